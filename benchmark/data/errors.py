@@ -1,0 +1,5 @@
+"""The error that a user can fix without reading code."""
+
+
+class DataError(Exception):
+    """A problem with a file or a record: the message is one sentence that names the file, what is wrong and what to do."""

@@ -1,0 +1,138 @@
+"""What several methods train on points alone: partial cross-entropy, class presence, colour prior, and their wiring.
+
+The recipe of the PSPS released code, kept by Point2Mask; FDD uses the partial cross-entropy and the colour prior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from methods.base.losses import focal_loss, mean_over_devices, things_stuff_balance
+from methods.base.semantic_branch import SemanticMaps
+from methods.base.types import PointBatch, PointLabels
+from methods.ops.color import lab_at, pairwise_color_loss, similar_pairs
+from methods.ops.rasterize import UNLABELLED, point_label_map, scaled_odd
+
+
+def class_presence(points: Sequence[PointLabels], num_classes: int) -> Tensor:
+    """(B, K) float32 in {0, 1}: the classes that occur in each image.
+
+    Every target has points, so that the classes of the points are all classes of the image.
+    """
+    present = torch.zeros(len(points), num_classes, device=points[0].classes.device)
+    for row, labels in zip(present, points, strict=True):
+        row[labels.classes] = 1.0
+    return present
+
+
+def presence_loss(logits: Tensor, present: Tensor) -> Tensor:
+    """Sigmoid focal loss of the classes that occur, over the number of present (image, class) pairs (at least 1).
+
+    Args:
+        logits: (B, K).
+        present: (B, K) float in {0, 1}.
+    """
+    return focal_loss(logits, present) / mean_over_devices(present.sum()).clamp(min=1)
+
+
+def partial_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy over the labelled cells only, averaged over the labelled cells of the batch (FDD Eq. 3).
+
+    Args:
+        logits: (B, K, h, w).
+        labels: (B, h, w) int64, `UNLABELLED` where nothing is known.
+
+    Returns:
+        Scalar; 0 if no cell is labelled.
+    """
+    total = F.cross_entropy(logits.float(), labels, ignore_index=UNLABELLED, reduction="sum")
+    return total / mean_over_devices((labels != UNLABELLED).sum()).clamp(min=1)
+
+
+def things_share(points: Sequence[PointLabels]) -> Tensor:
+    """Scalar float32 ``n_things / (n_things + n_stuff)`` from the numbers of targets in the batch."""
+    things = sum(labels.is_thing.sum() for labels in points)
+    targets = sum(labels.num_targets for labels in points)
+    return things_stuff_balance(mean_over_devices(things), mean_over_devices(targets - things))[0]
+
+
+def dilation_of(size: tuple[int, int], dilation: int, reference_side: int | None) -> int:
+    """Side in pixels of the square around a labelled pixel in an image of ``size`` (height, width); see `scaled_odd`."""
+    return scaled_odd(dilation, min(size), reference_side)
+
+
+def dilated_label_maps(
+    batch: PointBatch, grid: tuple[int, int], dilation: int, reference_side: int | None
+) -> Tensor:
+    """(B, h, w) int64 classes of the dilated labelled pixels at a coarser grid, `UNLABELLED` elsewhere.
+
+    Args:
+        batch: images with points.
+        grid: (h, w).
+        dilation: side of the square at ``reference_side``; scaled with the short side of each image.
+        reference_side: see `scaled_odd`.
+    """
+    return torch.stack(
+        [
+            point_label_map(p.xy, p.point_classes, size, batch.input_size, grid, dilation_of(size, dilation, reference_side))
+            for p, size in zip(batch.points, batch.sizes, strict=True)
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticObjective:
+    """How the semantic branch is trained from points; defaults are those of the PSPS released code.
+
+    Attributes:
+        presence_weight: weight of `presence_loss`.
+        partial_weight: weight of `partial_cross_entropy`.
+        color_weight: weight of `pairwise_color_loss`.
+        color_kernel, color_dilation, color_threshold, mask_border: see `similar_pairs`.
+        dilation: side in pixels of the square around a labelled pixel.
+        reference_side: short side that ``dilation`` belongs to; see `scaled_odd`.
+        scale_by_things: multiply all three losses with the share of things among the targets.
+    """
+
+    presence_weight: float = 2.0
+    partial_weight: float = 1.0
+    color_weight: float = 3.0
+    color_kernel: int = 5
+    color_dilation: int = 2
+    color_threshold: float = 0.3
+    mask_border: bool = True
+    dilation: int = 17
+    reference_side: int | None = 600
+    scale_by_things: bool = True
+
+    def losses(self, maps: SemanticMaps, batch: PointBatch) -> dict[str, Tensor]:
+        """Weighted losses, each summed over the layers of the branch.
+
+        Args:
+            maps: of the batch.
+            batch: images with points.
+
+        Returns:
+            ``semantic_presence``, ``semantic_partial`` and ``semantic_color``; a loss of weight 0 is left out.
+        """
+        grid = tuple(maps.logits[0].shape[-2:])
+        losses: dict[str, Tensor] = {}
+        if self.presence_weight:
+            present = class_presence(batch.points, maps.presence[0].shape[1])
+            losses["semantic_presence"] = self.presence_weight * sum(presence_loss(p, present) for p in maps.presence)
+        if self.partial_weight:
+            labels = dilated_label_maps(batch, grid, self.dilation, self.reference_side)
+            losses["semantic_partial"] = self.partial_weight * sum(partial_cross_entropy(z, labels) for z in maps.logits)
+        if self.color_weight:
+            lab, valid = lab_at(batch.images, batch.padding, grid)
+            pairs = similar_pairs(
+                lab, valid, self.color_kernel, self.color_dilation, self.color_threshold, self.mask_border
+            )
+            losses["semantic_color"] = self.color_weight * sum(pairwise_color_loss(z, pairs) for z in maps.logits)
+        scale = things_share(batch.points) if self.scale_by_things else 1.0
+        return {name: loss * scale for name, loss in losses.items()}

@@ -1,0 +1,76 @@
+"""Learned semantics, but no learned instances: within a class, a pixel belongs to the nearest labelled pixel."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from methods.base.dense_labels import dense_labels
+from methods.base.head import LOSS_GROUPS
+from methods.base.labeler import PseudoLabeler
+from methods.base.point_losses import SemanticObjective, dilation_of
+from methods.base.semantic_branch import SemanticBranch, SemanticMaps
+from methods.base.types import Categories, Features, PointBatch, Progress, PseudoLabels
+from methods.ops.assignment import assign, class_map, point_distances, present_probabilities
+
+
+class SemanticsNearest(PseudoLabeler):
+    """The semantic branch of PSPS with its losses; instances by Euclidean distance instead of the traversing distance.
+
+    What a method's instance assignment adds over this row is not owed to its semantics.
+
+    Args:
+        categories: of the data set.
+        channels: width of the encoder's maps.
+        layers, heads, feedforward: decoder of the semantic branch.
+        presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border: losses of
+            the semantic branch; see `SemanticObjective`.
+        scale_semantic_by_things: multiply these losses with the share of things among the targets.
+        dilation: side in pixels of the square around a labelled pixel, at a short side of ``reference_side``.
+        reference_side: short side that pixel constants belong to; None takes them as they are.
+        stuff_threshold: stuff pixels of a lower probability are void.
+        warmup: share of the run over which the losses of the head grow linearly.
+    """
+
+    note = "control: learned semantics, instances by the nearest point"
+
+    def __init__(
+        self, categories: Categories, channels: int, *,
+        layers: int = 6, heads: int = 8, feedforward: int = 1024,
+        presence_weight: float = 2.0, partial_weight: float = 1.0, color_weight: float = 3.0,
+        color_kernel: int = 5, color_dilation: int = 2, color_threshold: float = 0.3, mask_border: bool = True,
+        scale_semantic_by_things: bool = True, dilation: int = 17, reference_side: int | None = 600,
+        stuff_threshold: float = 0.5, warmup: float = 0.05,
+    ):
+        super().__init__(categories, channels)
+        self.semantic = SemanticBranch(len(categories), channels, layers, heads, feedforward)
+        self.objective = SemanticObjective(
+            presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border,
+            dilation, reference_side, scale_semantic_by_things,
+        )
+        self.stuff_threshold, self.warmup = stuff_threshold, warmup
+
+    def predict_maps(self, features: Features, batch: PointBatch) -> SemanticMaps:
+        return self.semantic(features)
+
+    def semantic_logits(self, maps: SemanticMaps) -> Tensor:
+        return maps.logits[-1]
+
+    def head_weights(self, progress: Progress) -> dict[str, float]:
+        return dict.fromkeys(LOSS_GROUPS, progress.warmup(self.warmup))
+
+    def pseudo_labels(self, maps: SemanticMaps, batch: PointBatch, progress: Progress) -> list[PseudoLabels]:
+        labels = []
+        for logits, points, size in zip(maps.logits[-1].detach(), batch.points, batch.sizes, strict=True):
+            side = dilation_of(size, self.objective.dilation, self.objective.reference_side)
+            probs, present = present_probabilities(
+                logits, points.classes, points.xy, points.point_classes, size, batch.input_size, side
+            )
+            classes = class_map(probs, present, present >= self.categories.num_things, self.stuff_threshold)
+            distances = point_distances(points.xy, points.target, points.num_targets, size)
+            labels.append(dense_labels(assign(distances, size, points.classes, classes), points, batch.input_size))
+        return labels
+
+    def losses(
+        self, maps: SemanticMaps, labels: list[PseudoLabels], batch: PointBatch, progress: Progress
+    ) -> dict[str, Tensor]:
+        return self.objective.losses(maps, batch)

@@ -1,0 +1,145 @@
+"""Colour affinity: CIELAB, pairs of similar neighbours, and the pairwise loss that asks them for the same class.
+
+PSPS's colour prior, the multi-class form of BoxInst's pairwise loss; FDD Eq. 4-5 writes the same loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# rows: X, Y, Z of linear sRGB; white point D65
+_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+_WHITE = (0.95047, 1.0, 1.08883)
+
+
+def rgb_to_lab(image: Tensor) -> Tensor:
+    """CIELAB (D65) of sRGB colours; equals ``skimage.color.rgb2lab``.
+
+    Args:
+        image: (..., 3, h, w) float RGB, clipped to [0, 1].
+
+    Returns:
+        (..., 3, h, w) float32: L in [0, 100], a and b about [-108, 99]. No gradient.
+    """
+    with torch.no_grad():
+        rgb = image.detach().float().clamp(0, 1)
+        linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+        matrix = torch.tensor(_XYZ, device=rgb.device) / torch.tensor(_WHITE, device=rgb.device)[:, None]
+        # products and sums of its own: a matrix product may run in TF32
+        xyz = (linear.unsqueeze(-4) * matrix[:, :, None, None]).sum(dim=-3)
+        f = torch.where(xyz > 0.008856, xyz.clamp(min=1e-12) ** (1 / 3), 7.787 * xyz + 16 / 116)
+        x, y, z = f.unbind(dim=-3)
+        return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-3)
+
+
+def lab_at(images: Tensor, padding: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Colours of a batch at a coarser grid, and which cells have one.
+
+    Args:
+        images: (B, 3, H, W) float RGB in [0, 1].
+        padding: (B, H, W) bool, True where padded.
+        grid: (h, w).
+
+    Returns:
+        (B, 3, h, w) float32 CIELAB of the bilinearly resized images, and (B, h, w) bool, False where the resize read a
+        padded pixel.
+    """
+    resized = F.interpolate(images.float(), size=grid, mode="bilinear", align_corners=False)
+    padded = F.interpolate(padding[:, None].float(), size=grid, mode="bilinear", align_corners=False)[:, 0]
+    return rgb_to_lab(resized), padded == 0
+
+
+@dataclass(frozen=True, slots=True)
+class ColorPairs:
+    """Pairs of neighbouring cells of similar colour.
+
+    Attributes:
+        offsets: half of the neighbourhood as (rows down, columns right); the other half are the same pairs reversed.
+        used: for each offset, (B, h', w') bool over the overlap of the map with the shifted map.
+        count: (B,) float32, number of used pairs in both directions, out-of-image ones included.
+    """
+
+    offsets: list[tuple[int, int]]
+    used: list[Tensor]
+    count: Tensor
+
+
+def similar_pairs(
+    lab: Tensor, valid: Tensor, kernel: int = 5, dilation: int = 2, threshold: float = 0.3, mask_border: bool = True
+) -> ColorPairs:
+    """The pairs (i, j) with ``exp(-|Lab_i - Lab_j| / 2) >= threshold`` (FDD Eq. 5; PSPS).
+
+    Args:
+        lab: (B, 3, h, w) float32.
+        valid: (B, h, w) bool; pairs with an invalid end are not used.
+        kernel: side of the neighbourhood in cells, odd: 3 = 8 neighbours, 5 = 24.
+        dilation: spacing of the neighbours in cells.
+        threshold: smallest similarity of a pair, in (0, 1].
+        mask_border: True counts pairs inside the image only. False is the released code: a neighbour outside the image has
+            colour (0, 0, 0) and agrees with everything, so that nearly black cells at the border dilute the loss.
+
+    Raises:
+        ValueError: ``kernel`` is even or below 3.
+    """
+    if kernel < 3 or kernel % 2 == 0:
+        raise ValueError(f"The colour kernel must be an odd number of at least 3 cells, got {kernel}.")
+    reach = [dilation * step for step in range(-(kernel // 2), kernel // 2 + 1)]
+    offsets = [(down, right) for down in reach for right in reach if (down, right) > (0, 0)]
+    used = []
+    for offset in offsets:
+        (lab_i, lab_j), (valid_i, valid_j) = shifted_pair(lab, offset), shifted_pair(valid, offset)
+        similarity = torch.exp(-0.5 * (lab_i - lab_j).norm(dim=1))
+        used.append((similarity >= threshold) & valid_i & valid_j)
+    count = 2 * torch.stack([pairs.sum(dim=(1, 2)) for pairs in used]).sum(dim=0)
+    if not mask_border:
+        black = (torch.exp(-0.5 * lab.norm(dim=1)) >= threshold) & valid
+        ends = sum((v.sum(dim=(1, 2)) for v in _inside_ends(black, valid, offsets)), torch.zeros_like(count))
+        count = count + 2 * len(offsets) * black.sum(dim=(1, 2)) - ends
+    return ColorPairs(offsets, used, count.float())
+
+
+def shifted_pair(values: Tensor, offset: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Views (..., h', w') of a map (..., h, w) at the cells i and at their neighbours j = i + offset, where both exist.
+
+    Empty if the offset leaves the map; the first offset may be negative.
+    """
+    height, width = values.shape[-2:]
+
+    def ends(step: int, side: int) -> tuple[slice, slice]:
+        length = max(0, side - abs(step))
+        start, moved = max(0, -step), max(0, step)
+        return slice(start, start + length), slice(moved, moved + length)
+
+    (row_i, row_j), (col_i, col_j) = ends(offset[0], height), ends(offset[1], width)
+    return values[..., row_i, col_i], values[..., row_j, col_j]
+
+
+def _inside_ends(black: Tensor, valid: Tensor, offsets: list[tuple[int, int]]):
+    """For each pair direction, the black cells whose neighbour is inside the image (not outside, so not diluting)."""
+    for offset in offsets:
+        (black_i, black_j), (valid_i, valid_j) = shifted_pair(black, offset), shifted_pair(valid, offset)
+        yield black_i & valid_j
+        yield black_j & valid_i
+
+
+def pairwise_color_loss(logits: Tensor, pairs: ColorPairs) -> Tensor:
+    """``-log(p_i . p_j)`` averaged over the used pairs of an image, then over the images (PSPS; FDD Eq. 4).
+
+    Args:
+        logits: (B, K, h, w) float class logits.
+        pairs: of the same maps.
+
+    Returns:
+        Scalar, differentiable in ``logits``; 0 for images without a pair (at least one pair is divided by).
+    """
+    log_probs = F.log_softmax(logits.float(), dim=1)
+    total = log_probs.new_zeros(len(logits))
+    for offset, used in zip(pairs.offsets, pairs.used, strict=True):
+        log_i, log_j = shifted_pair(log_probs, offset)
+        disagreement = -torch.logsumexp(log_i + log_j, dim=1)
+        total = total + 2 * torch.where(used, disagreement, 0.0).sum(dim=(1, 2))
+    return (total / pairs.count.clamp(min=1)).mean()

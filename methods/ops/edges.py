@@ -1,0 +1,66 @@
+"""Edge maps, and costs of the edges of an 8-connected grid for `methods.ops.geodesic`.
+
+Every cost function returns (h, w, 8) in the order of `methods.ops.geodesic.NEIGHBOURS`; edges that leave the grid have
+unspecified finite values, which the geodesics ignore.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from methods.ops.color import rgb_to_lab
+from methods.ops.geodesic import NEIGHBOURS
+
+
+def sobel_edges(image: Tensor, border: int = 5) -> Tensor:
+    """Edge strength of an image: Sobel responses on the three CIELAB channels (PSPS released code).
+
+    The mean of the six squared responses (zero padding), divided by its maximum over the interior and clipped. Because of
+    the zero padding the outermost ring of an image that is not black is an edge.
+
+    Args:
+        image: (3, h, w) float RGB in [0, 1].
+        border: cells at each side that the maximum leaves out; less on maps that would have no interior.
+
+    Returns:
+        (h, w) float32 in [0, 1].
+    """
+    lab = rgb_to_lab(image)
+    across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=lab.device)
+    kernels = torch.stack([across, across.T])[:, None]
+    squared = F.conv2d(lab[:, None], kernels, padding=1).square().mean(dim=(0, 1))
+    rows, cols = (min(border, (side - 1) // 2) for side in squared.shape)
+    interior = squared[rows : squared.shape[0] - rows, cols : squared.shape[1] - cols]
+    return (squared / interior.max().clamp(min=1e-5)).clamp(max=1)
+
+
+def neighbour_values(values: Tensor) -> Tensor:
+    """(8, C, h, w) values of each neighbour of a map (C, h, w), 0 outside the map."""
+    height, width = values.shape[-2:]
+    padded = F.pad(values, (1, 1, 1, 1))
+    return torch.stack([padded[:, 1 + r : 1 + r + height, 1 + c : 1 + c + width] for r, c in NEIGHBOURS])
+
+
+def semantic_change(probs: Tensor) -> Tensor:
+    """L1 distance ``sum_k |P_k(u) - P_k(v)|`` of the class probabilities (K, h, w) at both ends of an edge: (h, w, 8)."""
+    return (neighbour_values(probs) - probs).abs().sum(dim=1).permute(1, 2, 0)
+
+
+def feature_change(embedding: Tensor) -> Tensor:
+    """Cosine-like distance ``max(0, 1 - F(u) . F(v))`` of embeddings (D, h, w), not normalised here: (h, w, 8)."""
+    return (1 - (neighbour_values(embedding) * embedding).sum(dim=1)).clamp(min=0).permute(1, 2, 0)
+
+
+def edge_crossing(strength: Tensor, directed: bool = True) -> Tensor:
+    """Cost of an edge map (h, w) on the edges of the grid: (h, w, 8).
+
+    Args:
+        strength: (h, w) float, not negative.
+        directed: True takes the value of the cell that is entered (PSPS released code), so that the two directions of an
+            edge differ; False the maximum of both ends (Point2Mask Eq. 3).
+    """
+    entered = neighbour_values(strength[None])[:, 0]
+    cost = entered if directed else torch.maximum(entered, strength)
+    return cost.permute(1, 2, 0)

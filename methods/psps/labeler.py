@@ -1,0 +1,184 @@
+"""PSPS as a labeler: semantic branch, pixel embedding, traversing distance, pseudo panoptic labels. Wiring only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from methods.base.dense_labels import dense_labels
+from methods.base.embedding import EmbeddingProjector
+from methods.base.head import LOSS_GROUPS
+from methods.base.labeler import PseudoLabeler
+from methods.base.point_losses import SemanticObjective, dilation_of
+from methods.base.semantic_branch import SemanticBranch, SemanticMaps
+from methods.base.types import Categories, Features, PointBatch, PointLabels, Progress, PseudoLabels
+from methods.ops.assignment import class_map, present_probabilities
+from methods.ops.edges import sobel_edges
+from methods.ops.geodesic import batched_geodesic_distances
+from methods.ops.rasterize import grid_size, point_cells, resample
+from methods.psps.embedding_loss import contrastive_loss
+from methods.psps.pseudo_panoptic import panoptic_segments
+from methods.psps.traversing import class_compatibility, distance_likelihood, traversing_costs
+
+EDGE_SOURCES = ("none", "sobel")
+
+
+@dataclass(frozen=True, slots=True)
+class PSPSMaps:
+    """The branch maps of a step.
+
+    Attributes:
+        semantic: class logits of every layer.
+        embedding: (B, D', h, w) unit-norm pixel embeddings.
+    """
+
+    semantic: SemanticMaps
+    embedding: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageSemantics:
+    """One image at full resolution: (c, h, w) probabilities, (c,) their classes, (c,) which are stuff, (h, w) class map."""
+
+    probs: Tensor
+    present: Tensor
+    is_stuff: Tensor
+    pixel_classes: Tensor
+
+
+class PSPS(PseudoLabeler):
+    """Pointly-Supervised Panoptic Segmentation (Fan, Zhang and Tan, ECCV 2022).
+
+    Every step, each thing pixel goes to the instance whose labelled pixel is nearest in traversing distance, weighted by the
+    class compatibility; stuff pixels follow the semantic branch. See the README of this folder.
+
+    Args:
+        categories: of the data set.
+        channels: width of the encoder's maps.
+        layers, heads, feedforward: decoder of the semantic branch.
+        embedding_channels: width of the pixel embedding.
+        presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border: losses of
+            the semantic branch; see `SemanticObjective`.
+        scale_semantic_by_things: multiply these losses with the share of things among the targets.
+        dilation: side in pixels of the square around a labelled pixel, at a short side of ``reference_side``.
+        reference_side: short side that pixel constants belong to; None takes them as they are.
+        metric_weight, temperature: contrastive loss of the pixel embedding.
+        lambda_semantic, lambda_edge, lambda_manifold: weights of the terms of the traversing distance.
+        edge_source: ``"sobel"`` or ``"none"``.
+        directed: a step pays the edge strength of the cell that it enters; False: the maximum of both cells.
+        stride: pixels per cell of the distance grid; None chooses by the short side (`grid_stride`).
+        class_compatibility: weigh instances by the probability of their class.
+        stuff_threshold: stuff pixels of a lower probability are void.
+        warmup: share of the run over which the losses of the head grow linearly (0.05 = 1 of 20 epochs).
+
+    Raises:
+        ValueError: unknown ``edge_source``.
+    """
+
+    def __init__(
+        self, categories: Categories, channels: int, *,
+        layers: int = 6, heads: int = 8, feedforward: int = 1024, embedding_channels: int = 128,
+        presence_weight: float = 2.0, partial_weight: float = 1.0, color_weight: float = 3.0,
+        color_kernel: int = 5, color_dilation: int = 2, color_threshold: float = 0.3, mask_border: bool = True,
+        scale_semantic_by_things: bool = True, dilation: int = 17, reference_side: int | None = 600,
+        metric_weight: float = 1.0, temperature: float = 0.07,
+        lambda_semantic: float = 1.0, lambda_edge: float = 0.1, lambda_manifold: float = 0.1,
+        edge_source: Literal["none", "sobel"] = "sobel", directed: bool = True, stride: int | None = None,
+        class_compatibility: bool = True, stuff_threshold: float = 0.5, warmup: float = 0.05,
+    ):
+        super().__init__(categories, channels)
+        if edge_source not in EDGE_SOURCES:
+            raise ValueError(f"Method 'psps' has no edge_source '{edge_source}'; it is one of {', '.join(EDGE_SOURCES)}.")
+        self.semantic = SemanticBranch(len(categories), channels, layers, heads, feedforward)
+        self.projector = EmbeddingProjector(channels, embedding_channels)
+        self.objective = SemanticObjective(
+            presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border,
+            dilation, reference_side, scale_semantic_by_things,
+        )
+        self.metric_weight, self.temperature = metric_weight, temperature
+        self.lambda_semantic, self.lambda_edge, self.lambda_manifold = lambda_semantic, lambda_edge, lambda_manifold
+        self.edge_source, self.directed, self.stride = edge_source, directed, stride
+        self.use_compatibility, self.stuff_threshold, self.warmup = class_compatibility, stuff_threshold, warmup
+
+    def predict_maps(self, features: Features, batch: PointBatch) -> PSPSMaps:
+        return PSPSMaps(self.semantic(features), self.projector(features))
+
+    def semantic_logits(self, maps: PSPSMaps) -> Tensor:
+        return maps.semantic.logits[-1]
+
+    def head_weights(self, progress: Progress) -> dict[str, float]:
+        return dict.fromkeys(LOSS_GROUPS, progress.warmup(self.warmup))
+
+    def pseudo_labels(self, maps: PSPSMaps, batch: PointBatch, progress: Progress) -> list[PseudoLabels]:
+        images = [self._semantics(maps, batch, i) for i in range(len(batch.points))]
+        costs = [self._costs(image, maps, batch, i) for i, image in enumerate(images)]
+        sources = [
+            _thing_sources(points, size, tuple(cost.shape[:2]))
+            for points, size, cost in zip(batch.points, batch.sizes, costs, strict=True)
+        ]
+        distances = batched_geodesic_distances(costs, sources)
+        return [
+            self._labels(image, distance, points, batch.input_size)
+            for image, distance, points in zip(images, distances, batch.points, strict=True)
+        ]
+
+    def _semantics(self, maps: PSPSMaps, batch: PointBatch, index: int) -> _ImageSemantics:
+        points, size = batch.points[index], batch.sizes[index]
+        side = dilation_of(size, self.objective.dilation, self.objective.reference_side)
+        logits = maps.semantic.logits[-1][index].detach()
+        probs, present = present_probabilities(
+            logits, points.classes, points.xy, points.point_classes, size, batch.input_size, side
+        )
+        is_stuff = present >= self.categories.num_things
+        return _ImageSemantics(probs, present, is_stuff, class_map(probs, present, is_stuff, self.stuff_threshold))
+
+    def _costs(self, image: _ImageSemantics, maps: PSPSMaps, batch: PointBatch, index: int) -> Tensor:
+        size = batch.sizes[index]
+        grid = grid_size(size, self.stride)
+        edges = embedding = None
+        if self.edge_source == "sobel" and self.lambda_edge:
+            edges = sobel_edges(resample(batch.images[index].float(), size, batch.input_size, grid))
+        if self.lambda_manifold:
+            embedding = resample(maps.embedding[index].detach().float(), size, batch.input_size, grid)
+        return traversing_costs(
+            resample(image.probs, size, size, grid), edges, embedding,
+            self.lambda_semantic, self.lambda_edge, self.lambda_manifold, self.directed,
+        )
+
+    def _labels(
+        self, image: _ImageSemantics, distances: Tensor, points: PointLabels, input_size: tuple[int, int]
+    ) -> PseudoLabels:
+        likelihood = distance_likelihood(distances, tuple(image.pixel_classes.shape))
+        if self.use_compatibility:
+            classes = points.classes[points.is_thing]
+            likelihood = likelihood * class_compatibility(image.probs, image.present, image.is_stuff, classes)
+        segment_ids = panoptic_segments(likelihood, image.pixel_classes, points.classes, points.is_thing)
+        return dense_labels(segment_ids, points, input_size)
+
+    def losses(
+        self, maps: PSPSMaps, labels: list[PseudoLabels], batch: PointBatch, progress: Progress
+    ) -> dict[str, Tensor]:
+        losses = self.objective.losses(maps.semantic, batch)
+        if self.metric_weight:
+            with torch.autocast(batch.images.device.type, enabled=False):
+                losses["metric"] = self.metric_weight * self._metric_loss(maps.embedding.float(), labels, batch)
+        return losses
+
+    def _metric_loss(self, embeddings: Tensor, labels: list[PseudoLabels], batch: PointBatch) -> Tensor:
+        grid = tuple(embeddings.shape[-2:])
+        per_image = []
+        for embedding, label, points in zip(embeddings, labels, batch.points, strict=True):
+            masks = resample(label.masks().float(), batch.input_size, batch.input_size, grid)
+            cells = point_cells(points.xy, batch.input_size, grid)
+            empty = self.categories.num_stuff - int((~points.is_thing).sum())
+            per_image.append(contrastive_loss(embedding, masks, cells, points.target, self.temperature, empty))
+        return torch.stack(per_image).mean()
+
+
+def _thing_sources(points: PointLabels, size: tuple[int, int], grid: tuple[int, int]) -> list[Tensor]:
+    """The grid cells of the labelled pixels of each thing target, on the CPU."""
+    places = torch.cat([point_cells(points.xy, size, grid), points.target[:, None]], dim=1).cpu()
+    return [places[places[:, 2] == index, :2] for index in torch.nonzero(points.is_thing)[:, 0].tolist()]

@@ -1,0 +1,107 @@
+"""Checks that a page makes on the records it shows: are the numbers possible, and are the rows comparable?"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from benchmark.metrics import PanopticResult
+from benchmark.runs import State
+from reports.records import Grid, Record
+from reports.tables import ResultTable
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A claim about the records, whether it holds, and what breaks it (empty if it holds)."""
+
+    claim: str
+    holds: bool
+    detail: str = ""
+
+
+def check(grid: Grid, table: ResultTable) -> list[Guard]:
+    """All guards of a grid; those about metrics and comparability look at the runs that are done."""
+    done = [r for r in grid.records if r.state == State.DONE]
+    measured = [(r, result) for r in done for result in _panoptic_results(r)]
+    return [
+        _guard("PQ, SQ and RQ are in [0, 1]", (r.label for r, p in measured if not _in_range(p))),
+        _guard("PQ_c = SQ_c RQ_c in every class", (r.label for r, p in measured if not _is_product(p))),
+        _guard("The IoUs of matches are above 0.5 and at most 1", (r.label for r, p in measured if not _possible(p))),
+        _guard("Rows supervised by points read no box and no mask", (r.label for r in done if _leaks(r))),
+        _guard("No row holds a seed twice", (table.name(row) for row in table.rows if _repeats_seed(row.records))),
+        _same("All rows were made from the same data", {r.run_id: _text(r, "data") for r in done}),
+        _points(done),
+        *_label_images(done),
+        _same("All rows come from one code revision", {r.run_id: str(r.provenance.get("revision")) for r in done}),
+        _guard("No row comes from uncommitted code", (r.run_id for r in done if r.provenance.get("dirty"))),
+    ]
+
+
+def _guard(claim: str, broken_by: Iterable[str]) -> Guard:
+    names = list(dict.fromkeys(broken_by))
+    return Guard(claim, not names, f"Broken by {', '.join(names)}." if names else "")
+
+
+def _same(claim: str, values: Mapping[str, str], show: bool = True) -> Guard:
+    counts = Counter(values.values())
+    if len(counts) < 2:
+        return Guard(claim, True)
+    usual = counts.most_common(1)[0][0]
+    others = [f"{run} ({value})" if show else run for run, value in values.items() if value != usual]
+    return Guard(claim, False, f"Different in {', '.join(others)}.")
+
+
+def _points(done: list[Record]) -> Guard:
+    """Runs with equally many points per target and the same seed have the same points."""
+    claim = "Runs of one seed with equally many points have the same points"
+    groups: dict[tuple[str, str], dict[str, str]] = {}
+    for r in done:
+        count = str(r.supervision.get("points_per_target"))
+        groups.setdefault((count, str(r.seed)), {})[r.run_id] = _text(r, "points")
+    guards = [_same(claim, values) for values in groups.values()]
+    return Guard(claim, all(g.holds for g in guards), " ".join(g.detail for g in guards if not g.holds))
+
+
+def _label_images(done: list[Record]) -> list[Guard]:
+    guards = []
+    for split in ("train", "val"):
+        images = {r.run_id: ",".join(sorted(r.label_images[split])) for r in done if split in r.label_images}
+        if images:
+            guards.append(_same(f"Pseudo labels ({split}) were measured on the same images", images, show=False))
+    return guards
+
+
+def _text(record: Record, fingerprint: str) -> str:
+    return json.dumps((record.provenance.get("fingerprints") or {}).get(fingerprint), sort_keys=True)
+
+
+def _panoptic_results(record: Record) -> list[PanopticResult]:
+    labels = [q.panoptic for q in (record.labels_train, record.labels_val) if q]
+    return [record.panoptic, *labels] if record.panoptic else labels
+
+
+def _in_range(result: PanopticResult) -> bool:
+    groups = [g for g in (result.all, result.things, result.stuff, *result.per_class.values()) if g]
+    return all(0 <= value <= 1 + 1e-9 for g in groups for value in (g.pq, g.sq, g.rq))
+
+
+def _is_product(result: PanopticResult) -> bool:
+    return all(math.isclose(c.pq, c.sq * c.rq, abs_tol=1e-9) for c in result.per_class.values() if c)
+
+
+def _possible(result: PanopticResult) -> bool:
+    return all(0.5 * c.tp <= c.iou <= c.tp * (1 + 1e-9) for c in result.per_class.values() if c)
+
+
+def _leaks(record: Record) -> bool:
+    read = record.supervision
+    return read.get("kind") == "points" and bool(read.get("boxes") or read.get("masks"))
+
+
+def _repeats_seed(records: Iterable[Record]) -> bool:
+    seeds = [r.seed for r in records if r.seed is not None]
+    return len(set(seeds)) < len(seeds)

@@ -1,0 +1,148 @@
+"""A made-up sweep in a folder: finished runs with seeds and pictures, a failed one, a missing one and broken ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmark.label_quality import LabelQuality
+from benchmark.metrics import MeanIoU, PanopticQuality
+from tests.benchmark.panoptic_maps import encode, segments_of
+
+CATEGORIES = [
+    {"id": 1, "name": "cat", "isthing": 1},
+    {"id": 2, "name": "dog", "isthing": 1},
+    {"id": 21, "name": "background", "isthing": 0},
+]
+EVIL = "<script>alert('x')</script> | tensor \"5\" is not\nfinite & [click](https://example.org)"
+TARGETS = [(10, 1), (20, 1), (30, 2), (40, 21)]
+
+
+def scene(size: tuple[int, int] = (60, 90)) -> np.ndarray:
+    """Ids 10 and 20 (touching cats), 30 (a dog), 40 (background), a strip of void."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    ids = np.full(size, 40)
+    ids[(y - 30) ** 2 + (x - 25) ** 2 < 300] = 10
+    ids[((y - 30) ** 2 + (x - 52) ** 2 < 250) & (ids == 40)] = 20
+    ids[40:55, 68:86] = 30
+    ids[:, :2] = 0
+    return ids
+
+
+def labels_of(truth: np.ndarray, shift: int) -> np.ndarray:
+    labels = np.zeros_like(truth)
+    for label, (segment, _) in enumerate(TARGETS, 1):
+        labels[np.roll(truth, shift, axis=1) == segment] = label
+    return labels
+
+
+def metrics(shift: int) -> dict[str, Any]:
+    """Metrics of labels and predictions that are the truth moved by ``shift`` pixels."""
+    truth = scene()
+    category_of = dict(TARGETS)
+    segments = segments_of(truth, category_of)
+    moved = np.roll(truth, shift, axis=1)
+    panoptic = PanopticQuality(CATEGORIES)
+    panoptic.update(moved, segments_of(moved, category_of), truth, segments)
+    classes = {10: 0, 20: 0, 30: 1, 40: 2, 0: 255}
+    semantic = MeanIoU(3, [c["name"] for c in CATEGORIES])
+    truth_classes, moved_classes = (np.vectorize(classes.get)(ids) for ids in (truth, moved))
+    semantic.update(np.where(moved_classes == 255, 2, moved_classes), truth_classes)
+    labels = LabelQuality(CATEGORIES)
+    labels.update(7, labels_of(truth, shift), TARGETS, truth, segments)
+    return {
+        "val": {"panoptic": panoptic.state(), "semantic": {"source": "panoptic map", **semantic.state()}},
+        "labels_train": {"quality": labels.state(), "semantic": None},
+        "labels_val": None,
+    }
+
+
+def record(run_id: str, method: str, seed: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "schema": 1, "run_id": run_id, "name": f"{method} P1", "method": method, "label": method, "note": "", "seed": seed,
+        "state": "done", "reason": None, "config": {"seed": seed},
+        "supervision": {"kind": "points", "points_per_target": 1, "boxes": 0, "masks": 0},
+        "parameters": {"network": 2_500_000, "labeler": 125_000}, "metrics": metrics(2 + seed),
+        "timings": {
+            "steps": 100, "data": 1.0, "forward": 4.0, "pseudo_labels": 5.0, "losses": 2.0, "backward": 7.0, "optimizer": 1.0
+        },
+        "peak_memory_mb": 812.4, "wall_seconds": 90.0,
+        "provenance": {
+            "revision": "abc123", "dirty": False, "python": "3.11.2", "packages": {"torch": "2.13.0"},
+            "hardware": {"processor": "Some CPU <fast>", "cores": 2}, "fingerprints": {"data": "d1", "points": "p1"},
+        },
+        "created": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:02:00+00:00", **changes,
+    }  # fmt: skip
+
+
+def write_run(results: Path, content: dict[str, Any]) -> Path:
+    folder = results / "runs" / content["run_id"]
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(content))
+    return folder
+
+
+def write_pictures(folder: Path, shift: int, photograph: bool) -> None:
+    """One gallery image: labels and prediction moved by ``shift``."""
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    truth = scene()
+    category_of = dict(TARGETS)
+    labels, prediction = labels_of(truth, shift), np.roll(truth, -shift, axis=1)
+    label_category = {i: c for i, (_, c) in enumerate(TARGETS, 1)}
+    names = {c["id"]: c for c in CATEGORIES}
+    points = []
+    for target, (segment, category) in enumerate(TARGETS):
+        ys, xs = np.nonzero(truth == segment)
+        middle = len(ys) // 3
+        points.append(
+            {"x": int(xs[middle]), "y": int(ys[middle]), "target": target, "label": names[category]["name"],
+             "category": category, "is_thing": bool(names[category]["isthing"])}
+        )  # fmt: skip
+    entry = {
+        "key": "val_000003", "image_id": 7, "split": "val", "height": 60, "width": 90, "points": points,
+        "segments": {
+            "labels": segments_of(labels, label_category),
+            "prediction": segments_of(prediction, category_of),
+            "ground_truth": segments_of(truth, category_of),
+        },
+    }  # fmt: skip
+    for name, ids in (("labels", labels), ("prediction", prediction), ("ground_truth", truth)):
+        Image.fromarray(encode(ids)).save(pictures / f"val_000003_{name}.png")
+    if photograph:
+        sky = np.linspace(90, 220, 60)[:, None, None] * np.ones((1, 90, 3)) * np.array([0.8, 0.9, 1.0])
+        Image.fromarray(sky.astype(np.uint8)).save(pictures / "val_000003_image.png")
+    (pictures / "index.json").write_text(json.dumps([entry]))
+
+
+def write_sweep(results: Path, grid: str = "demo") -> None:
+    """Rows: psps (two seeds), point2mask (one seed done, one failed), fdd (no record), agmm (broken record)."""
+    write_pictures(write_run(results, record("psps-s0", "psps", 0)), 2, photograph=True)
+    write_run(results, record("psps-s1", "psps", 1))
+    folder = write_run(results, record("p2m-s0", "point2mask", 0, note="our reading | of <it>"))
+    write_pictures(folder, 5, photograph=False)
+    reason = {
+        "class": "FloatingPointError", "message": EVIL, "log_tail": ["step 5", "<b>loss nan</b>"],
+        "command": "python -m benchmark.run grid=demo method=point2mask",
+    }  # fmt: skip
+    failed = record("p2m-s1", "point2mask", 1, state="diverged", reason=reason, metrics=None, timings=None)
+    write_run(results, {**failed, "provenance": None, "peak_memory_mb": None, "wall_seconds": None})
+    broken = results / "runs" / "agmm-s0"
+    broken.mkdir(parents=True)
+    (broken / "run.json").write_text('{"schema": 1, "run_id": "agmm-s0", ')
+    rows = [("psps", 0), ("psps", 1), ("p2m", 0), ("p2m", 1), ("fdd", 0), ("agmm", 0)]
+    methods = {"psps": "psps", "p2m": "point2mask", "fdd": "fdd", "agmm": "agmm"}
+    content = {
+        "grid": grid, "title": "A demo & more", "paper_table": None,
+        "runs": [f"{name}-s{seed}" for name, seed in rows],
+        "cells": [
+            {"run_id": f"{name}-s{seed}", "axes": {"method": methods[name], "dataset.points.count": "1"}, "seed": seed}
+            for name, seed in rows
+        ],
+    }  # fmt: skip
+    (results / grid).mkdir()
+    (results / grid / "grid.json").write_text(json.dumps(content))

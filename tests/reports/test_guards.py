@@ -1,0 +1,80 @@
+"""Guards: each holds on the sweep and is broken by the record that it exists for."""
+
+import json
+
+import pytest
+
+from reports.guards import check
+from reports.records import load_grid
+from reports.tables import result_table
+
+
+def guards(results):
+    grid = load_grid(results, "demo")
+    return {guard.claim: guard for guard in check(grid, result_table(grid))}
+
+
+def change(results, run_id, edit):
+    path = results / "runs" / run_id / "run.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def test_all_hold_on_the_sweep(results):
+    found = guards(results)
+    assert len(found) >= 9
+    assert all(guard.holds and not guard.detail for guard in found.values())
+
+
+def test_a_claim_about_nothing_is_not_made(results):
+    assert not any("(val)" in claim for claim in guards(results))
+
+
+CASES = {
+    "PQ, SQ and RQ are in [0, 1]": lambda r: r["metrics"]["val"]["panoptic"]["cat"].update(iou=9.0),
+    "The IoUs of matches are above 0.5 and at most 1": lambda r: r["metrics"]["labels_train"]["quality"]["panoptic"][
+        "cat"
+    ].update(iou=0.4),
+    "Rows supervised by points read no box and no mask": lambda r: r["supervision"].update(boxes=4),
+    "No row holds a seed twice": lambda r: r.update(seed=0),
+    "All rows were made from the same data": lambda r: r["provenance"]["fingerprints"].update(data="d2"),
+    "Pseudo labels (train) were measured on the same images": lambda r: r["metrics"]["labels_train"]["quality"].update(
+        images={"8": [0, 0, 0, 0, 0, 0]}
+    ),
+    "All rows come from one code revision": lambda r: r["provenance"].update(revision="def456"),
+    "No row comes from uncommitted code": lambda r: r["provenance"].update(dirty=True),
+}
+
+
+@pytest.mark.parametrize("claim", CASES)
+def test_a_guard_is_broken_by_its_case(results, claim):
+    change(results, "psps-s1", CASES[claim])
+    guard = guards(results)[claim]
+    assert not guard.holds and "psps" in guard.detail
+
+
+def test_points_are_compared_between_runs_of_one_seed(results):
+    claim = "Runs of one seed with equally many points have the same points"
+    change(results, "psps-s1", lambda r: r["provenance"]["fingerprints"].update(points="p2"))
+    assert guards(results)[claim].holds  # the only finished run with seed 1
+    change(results, "psps-s0", lambda r: r["provenance"]["fingerprints"].update(points="p2"))
+    assert "p2m-s0" in guards(results)[claim].detail
+    change(results, "psps-s0", lambda r: r["supervision"].update(points_per_target=10))
+    assert guards(results)[claim].holds
+
+
+def test_the_product_guard_looks_at_every_class(results, monkeypatch):
+    """The product holds by construction; a result that was made in another way is caught."""
+    import reports.records as records
+
+    original = records.panoptic_result
+
+    def wrong(state):
+        result = original(state)
+        quality = result.per_class["dog"]
+        result.per_class["dog"] = type(quality)(quality.pq / 2, *(getattr(quality, k) for k in quality.__slots__[1:]))
+        return result
+
+    monkeypatch.setattr(records, "panoptic_result", wrong)
+    assert not guards(results)["PQ_c = SQ_c RQ_c in every class"].holds

@@ -1,0 +1,86 @@
+"""Pictures: decoding, colours, outlines and points."""
+
+import io
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from skimage.segmentation import find_boundaries
+
+from reports import render
+from tests.benchmark.panoptic_maps import encode
+
+SEGMENTS = [{"id": 5, "category_id": 1}, {"id": 6, "category_id": 1}, {"id": 7, "category_id": 2}]
+
+
+def blocks():
+    ids = np.zeros((12, 16), dtype=np.int64)
+    ids[:6, :8], ids[:6, 8:], ids[6:, :8] = 5, 6, 7
+    return ids
+
+
+@given(st.integers(0, 2**24 - 1))
+def test_decoding_inverts_the_coco_encoding(segment_id):
+    assert render.decode_ids(encode(np.full((1, 2), segment_id))).tolist() == [[segment_id] * 2]
+
+
+def test_decoding_of_a_known_colour():
+    assert render.decode_ids(np.array([[[1, 2, 3]]], dtype=np.uint8)).item() == 197121
+
+
+def test_categories_have_their_own_colours():
+    colors = [render.category_color(category) for category in range(1, 81)]
+    assert len(set(colors)) == 80
+    assert render.category_color(3) == colors[2]
+    things = {render.category_color(3, instance) for instance in range(6)}
+    assert len(things) == 6 and render.category_color(3, 6) == render.category_color(3, 0)
+    pale, strong = render.category_color(3, stuff=True), render.category_color(3)
+    assert max(pale) - min(pale) < max(strong) - min(strong)
+
+
+def test_segments_are_filled_with_their_colour():
+    picture = render.draw_segments(blocks(), SEGMENTS, stuff={2})
+    assert tuple(picture[2, 2]) == render.category_color(1, 0)
+    assert tuple(picture[2, 12]) == render.category_color(1, 1)
+    assert tuple(picture[9, 2]) == render.category_color(2, stuff=True)
+    assert tuple(picture[9, 12]) == render.NEUTRAL  # void
+    assert tuple(picture[2, 7]) == render.OUTLINE
+    unlisted = render.draw_segments(blocks(), SEGMENTS[:1])
+    assert tuple(unlisted[2, 12]) == render.NEUTRAL
+
+
+def test_outlines_separate_all_segments():
+    ids = np.random.default_rng(0).integers(0, 3, (9, 11))
+    ours = render.outlines(ids)
+    either = find_boundaries(ids, connectivity=1, mode="thick", background=-1)
+    assert (ours <= either).all()  # every outline pixel touches another id
+    grown = ours.copy()
+    grown[:, 1:] |= ours[:, :-1]
+    grown[1:] |= ours[:-1]
+    assert (either <= grown).all()  # every border has an outline on one side
+
+
+def test_points_are_drawn_where_they_are():
+    canvas = np.full((120, 160, 3), 10, dtype=np.uint8)
+    picture = render.draw_points(canvas, [{"x": 3, "y": 5, "is_thing": True}, {"x": 30, "y": 20, "is_thing": False}], 4)
+    for x, y in ((3, 5), (30, 20)):
+        assert tuple(picture[4 * y + 2, 4 * x + 2]) == (255, 255, 255)
+    white = (picture == 255).all(-1)
+    disc, square = white[:60, :60].sum(), white[60:, 60:].sum()
+    assert 0 < disc < square
+    assert (canvas == 10).all()
+
+
+def test_a_contact_sheet_holds_every_panel():
+    red, blue = (np.full((10, 14, 3), color, dtype=np.uint8) for color in ((255, 0, 0), (0, 0, 255)))
+    sheet = render.contact_sheet(["a", "b"], [("first", [red, blue]), ("second", [None, blue])])
+    assert (sheet == (255, 0, 0)).all(-1).sum() == 140
+    assert (sheet == (0, 0, 255)).all(-1).sum() == 280
+
+
+def test_png_and_data_address_hold_the_picture():
+    picture = render.draw_segments(blocks(), SEGMENTS)
+    png = render.png_bytes(picture)
+    assert (np.asarray(Image.open(io.BytesIO(png))) == picture).all()
+    assert render.data_uri(png).startswith("data:image/png;base64,iVBOR")

@@ -44,22 +44,29 @@ class SceneRecipe:
         size: height and width in pixels; everything scales with it.
         objects: smallest and largest number of objects of a scene that has any.
         touching: probability of an object to touch or overlap an earlier one of its own class.
-        small_share: probability of an object to be small (radius 4-7 % of the side, else 8-20 %).
+        small_share: probability of an object to be small.
+        radius, small_radius: smallest and largest radius of usual and of small objects, as shares of the side.
+        texture: strength of the textures of things and stuff, 1 = strong stripes. The colour prior of the methods joins
+            pixels that look alike; strong textures leave it nothing to join.
         colour_jitter: standard deviation of an object's hue (a full turn = 1) about its class's; classes are 0.1 apart.
         noise: standard deviation of the pixel noise, white = 1.
         stuff_only: probability of a scene without objects.
     """
 
     size: int = 128
-    objects: tuple[int, int] = (2, 7)
+    objects: tuple[int, int] = (2, 5)
     touching: float = 0.5
-    small_share: float = 0.25
+    small_share: float = 0.2
+    radius: tuple[float, float] = (0.11, 0.24)
+    small_radius: tuple[float, float] = (0.06, 0.1)
+    texture: float = 0.35
     colour_jitter: float = 0.03
-    noise: float = 0.03
+    noise: float = 0.01
     stuff_only: float = 0.04
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "objects", tuple(self.objects))
+        for name in ("objects", "radius", "small_radius"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.size < 16:
             raise ValueError(f"Scenes need a size of at least 16 pixels, it is {self.size}.")
         if not 1 <= self.objects[0] <= self.objects[1]:
@@ -67,8 +74,12 @@ class SceneRecipe:
         for name in ("touching", "small_share", "stuff_only"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"The probability {name} must be in [0, 1], it is {getattr(self, name)}.")
-        if min(self.colour_jitter, self.noise) < 0:
-            raise ValueError("colour_jitter and noise must not be negative.")
+        for name in ("radius", "small_radius"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 0.5:
+                raise ValueError(f"{name} must be two growing shares of the side, at most 0.5, it is [{low}, {high}].")
+        if min(self.colour_jitter, self.noise, self.texture) < 0:
+            raise ValueError("colour_jitter, noise and texture must not be negative.")
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ def draw_scene(recipe: SceneRecipe, rng: np.random.Generator) -> tuple[np.ndarra
         (H, W, 3) uint8 RGB; (H, W) int64 segment ids without void; the category id of each segment id. Every segment has a
         pixel: what is hidden by later objects has no segment.
     """
-    image, ids = draw_stuff(recipe.size, rng)
+    image, ids = draw_stuff(recipe.size, recipe.texture, rng)
     category_of = {i + 1: CATEGORIES[len(SHAPES) + i].id for i in range(len(STUFF))}
     # fewer visible pixels than this would make a target nobody could click or learn
     sliver = max(4, round(16 * (recipe.size / 128) ** 2))
@@ -102,7 +113,7 @@ def draw_scene(recipe: SceneRecipe, rng: np.random.Generator) -> tuple[np.ndarra
             continue
         ids[window] = painted
         category_of[len(category_of) + 1] = CATEGORIES[thing.shape].id
-        paint(image[window], SHAPES[thing.shape], thing, distance, local, recipe.size)
+        paint(image[window], SHAPES[thing.shape], thing, distance, local, recipe)
     image *= _lighting(recipe.size, rng)
     image += recipe.noise * rng.standard_normal(image.shape, dtype=np.float32)
     visible = set(np.unique(ids).tolist())
@@ -137,7 +148,8 @@ def _layout(recipe: SceneRecipe, rng: np.random.Generator) -> list[Thing]:
 def _newcomer(things: Sequence[Thing], recipe: SceneRecipe, rng: np.random.Generator) -> Thing:
     shape = int(rng.integers(len(SHAPES)))
     small = rng.random() < recipe.small_share
-    radius = recipe.size * (rng.uniform(0.04, 0.07) if small else 0.08 * 2.5 ** rng.random())
+    low, high = recipe.small_radius if small else recipe.radius
+    radius = recipe.size * low * (high / low) ** rng.random()
     for _ in range(10):
         x, y = rng.uniform(0.08, 0.92, size=2) * recipe.size
         if all(math.hypot(x - other.x, y - other.y) > 1.2 * (radius + other.radius) for other in things):

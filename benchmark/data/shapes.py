@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from benchmark.data.scenes import Thing
+    from benchmark.data.scenes import SceneRecipe, Thing
 
 Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """A scalar field over an object's own coordinates u, v (radius = 1 for outlines, texture period = 1 for textures)."""
@@ -86,7 +86,7 @@ STUFF = (
 )
 
 
-def draw_stuff(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw_stuff(size: int, strength: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A background of one to three stuff regions with wavy borders.
 
     Returns:
@@ -106,7 +106,7 @@ def draw_stuff(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
         hue, saturation, value = np.array(stuff.hsv) + rng.normal(0, [0.02, 0.05, 0.05])
         colour = np.array(colorsys.hsv_to_rgb(hue, saturation, value), dtype=np.float32)
         texture = np.broadcast_to(stuff.texture(x, y, rng), region.shape)[region]
-        image[region] = colour * (1 + 0.13 * texture[:, None])
+        image[region] = colour * (1 + 0.13 * strength * texture[:, None])
     return image, ids.astype(np.int64)
 
 
@@ -129,17 +129,18 @@ def signed_distance(
 
 
 def paint(
-    image: np.ndarray, shape: Shape, thing: Thing, distance: np.ndarray, local: tuple[np.ndarray, np.ndarray], size: int
+    image: np.ndarray, shape: Shape, thing: Thing, distance: np.ndarray, local: tuple[np.ndarray, np.ndarray],
+    recipe: SceneRecipe,
 ) -> None:
     """Blend an object into a window of the image, in place.
 
     Brightness has three parts: the class's texture, a soft shading across the object, and a dark outline, the only contrast
     between touching objects of one colour. The edge is antialiased around distance 0, where the ground truth has its border.
     """
-    period = 5 * size / 128 / thing.radius
+    period = 5 * recipe.size / 128 / thing.radius
     u, v = local
-    width = max(1.0, size / 100)
-    brightness = 1 + 0.18 * shape.texture(u / period, v / period) - 0.10 * v
+    width = max(1.0, recipe.size / 100)
+    brightness = 1 + 0.18 * recipe.texture * shape.texture(u / period, v / period) - 0.10 * v
     brightness *= 1 - 0.45 * np.exp(np.minimum(distance, 0) / width)
     alpha = np.clip(0.5 - distance, 0, 1)[..., None]
     image += alpha * (thing.colour * brightness[..., None] - image)

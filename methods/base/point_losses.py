@@ -14,9 +14,9 @@ from torch import Tensor
 
 from methods.base.losses import focal_loss, mean_over_devices, things_stuff_balance
 from methods.base.semantic_branch import SemanticMaps
-from methods.base.types import PointBatch, PointLabels
+from methods.base.types import PointBatch, PointLabels, Progress
 from methods.ops.color import lab_at, pairwise_color_loss, similar_pairs
-from methods.ops.rasterize import UNLABELLED, point_label_map, scaled_odd
+from methods.ops.rasterize import UNLABELLED, point_label_map, scaled_cells, scaled_odd
 
 
 def class_presence(points: Sequence[PointLabels], num_classes: int) -> Tensor:
@@ -93,9 +93,13 @@ class SemanticObjective:
         presence_weight: weight of `presence_loss`.
         partial_weight: weight of `partial_cross_entropy`.
         color_weight: weight of `pairwise_color_loss`.
-        color_kernel, color_dilation, color_threshold, mask_border: see `similar_pairs`.
+        color_kernel, color_threshold, mask_border: see `similar_pairs`.
+        color_dilation: spacing of the neighbours in cells of the map, at a short side of ``reference_side``.
         dilation: side in pixels of the square around a labelled pixel.
-        reference_side: short side that ``dilation`` belongs to; see `scaled_odd`.
+        reference_side: short side that both dilations belong to; see `scaled_odd` and `scaled_cells`.
+        color_warmup: share of the run over which the colour prior grows linearly to its weight; 0 (the released code) has it
+            whole from the start. A branch that still separates nothing satisfies the prior best by one class for all
+            pixels, and a short schedule does not find out of that again.
         scale_by_things: multiply all three losses with the share of things among the targets.
     """
 
@@ -108,14 +112,16 @@ class SemanticObjective:
     mask_border: bool = True
     dilation: int = 17
     reference_side: int | None = 600
+    color_warmup: float = 0.0
     scale_by_things: bool = True
 
-    def losses(self, maps: SemanticMaps, batch: PointBatch) -> dict[str, Tensor]:
+    def losses(self, maps: SemanticMaps, batch: PointBatch, progress: Progress) -> dict[str, Tensor]:
         """Weighted losses, each summed over the layers of the branch.
 
         Args:
             maps: of the batch.
             batch: images with points.
+            progress: for the warm-up of the colour prior.
 
         Returns:
             ``semantic_presence``, ``semantic_partial`` and ``semantic_color``; a loss of weight 0 is left out.
@@ -130,9 +136,9 @@ class SemanticObjective:
             losses["semantic_partial"] = self.partial_weight * sum(partial_cross_entropy(z, labels) for z in maps.logits)
         if self.color_weight:
             lab, valid = lab_at(batch.images, batch.padding, grid)
-            pairs = similar_pairs(
-                lab, valid, self.color_kernel, self.color_dilation, self.color_threshold, self.mask_border
-            )
-            losses["semantic_color"] = self.color_weight * sum(pairwise_color_loss(z, pairs) for z in maps.logits)
+            spacing = scaled_cells(self.color_dilation, min(batch.input_size), self.reference_side)
+            pairs = similar_pairs(lab, valid, self.color_kernel, spacing, self.color_threshold, self.mask_border)
+            weight = self.color_weight * progress.warmup(self.color_warmup)
+            losses["semantic_color"] = weight * sum(pairwise_color_loss(z, pairs) for z in maps.logits)
         scale = things_share(batch.points) if self.scale_by_things else 1.0
         return {name: loss * scale for name, loss in losses.items()}

@@ -22,8 +22,8 @@ class SemanticsNearest(PseudoLabeler):
         categories: of the data set.
         channels: width of the encoder's maps.
         layers, heads, feedforward: decoder of the semantic branch.
-        presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border: losses of
-            the semantic branch; see `SemanticObjective`.
+        presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border,
+            color_warmup: losses of the semantic branch; see `SemanticObjective`.
         scale_semantic_by_things: multiply these losses with the share of things among the targets.
         dilation: side in pixels of the square around a labelled pixel, at a short side of ``reference_side``.
         reference_side: short side that pixel constants belong to; None takes them as they are.
@@ -38,6 +38,7 @@ class SemanticsNearest(PseudoLabeler):
         layers: int = 6, heads: int = 8, feedforward: int = 1024,
         presence_weight: float = 2.0, partial_weight: float = 1.0, color_weight: float = 3.0,
         color_kernel: int = 5, color_dilation: int = 2, color_threshold: float = 0.3, mask_border: bool = True,
+        color_warmup: float = 0.0,
         scale_semantic_by_things: bool = True, dilation: int = 17, reference_side: int | None = 600,
         stuff_threshold: float = 0.5, warmup: float = 0.05,
     ):
@@ -45,7 +46,7 @@ class SemanticsNearest(PseudoLabeler):
         self.semantic = SemanticBranch(len(categories), channels, layers, heads, feedforward)
         self.objective = SemanticObjective(
             presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border,
-            dilation, reference_side, scale_semantic_by_things,
+            dilation, reference_side, color_warmup, scale_semantic_by_things,
         )
         self.stuff_threshold, self.warmup = stuff_threshold, warmup
 
@@ -73,4 +74,4 @@ class SemanticsNearest(PseudoLabeler):
     def losses(
         self, maps: SemanticMaps, labels: list[PseudoLabels], batch: PointBatch, progress: Progress
     ) -> dict[str, Tensor]:
-        return self.objective.losses(maps, batch)
+        return self.objective.losses(maps, batch, progress)

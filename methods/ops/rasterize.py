@@ -28,6 +28,20 @@ def scaled_odd(pixels: int, side: int, reference_side: int | None = 600) -> int:
     return 2 * int(scaled // 2) + 1
 
 
+def scaled_cells(cells: int, side: int, reference_side: int | None = 600) -> int:
+    """A spacing in cells of the 1/8 maps, carried over to another input size so that it spans the same share of the image.
+
+    Args:
+        cells: the spacing at ``reference_side``, at least 1 (2 for the neighbours of the colour prior).
+        side: short side of the input in pixels.
+        reference_side: short side that the constant belongs to; None takes the constant as it is.
+
+    Returns:
+        The nearest whole number of cells, at least 1.
+    """
+    return cells if reference_side is None else max(1, round(cells * side / reference_side))
+
+
 def grid_stride(side: int) -> int:
     """Stride in pixels of the grid that distances run on, from the short side of the input.
 

@@ -60,8 +60,8 @@ class PSPS(PseudoLabeler):
         channels: width of the encoder's maps.
         layers, heads, feedforward: decoder of the semantic branch.
         embedding_channels: width of the pixel embedding.
-        presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border: losses of
-            the semantic branch; see `SemanticObjective`.
+        presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border,
+            color_warmup: losses of the semantic branch; see `SemanticObjective`.
         scale_semantic_by_things: multiply these losses with the share of things among the targets.
         dilation: side in pixels of the square around a labelled pixel, at a short side of ``reference_side``.
         reference_side: short side that pixel constants belong to; None takes them as they are.
@@ -83,6 +83,7 @@ class PSPS(PseudoLabeler):
         layers: int = 6, heads: int = 8, feedforward: int = 1024, embedding_channels: int = 128,
         presence_weight: float = 2.0, partial_weight: float = 1.0, color_weight: float = 3.0,
         color_kernel: int = 5, color_dilation: int = 2, color_threshold: float = 0.3, mask_border: bool = True,
+        color_warmup: float = 0.0,
         scale_semantic_by_things: bool = True, dilation: int = 17, reference_side: int | None = 600,
         metric_weight: float = 1.0, temperature: float = 0.07,
         lambda_semantic: float = 1.0, lambda_edge: float = 0.1, lambda_manifold: float = 0.1,
@@ -96,7 +97,7 @@ class PSPS(PseudoLabeler):
         self.projector = EmbeddingProjector(channels, embedding_channels)
         self.objective = SemanticObjective(
             presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border,
-            dilation, reference_side, scale_semantic_by_things,
+            dilation, reference_side, color_warmup, scale_semantic_by_things,
         )
         self.metric_weight, self.temperature = metric_weight, temperature
         self.lambda_semantic, self.lambda_edge, self.lambda_manifold = lambda_semantic, lambda_edge, lambda_manifold
@@ -161,7 +162,7 @@ class PSPS(PseudoLabeler):
     def losses(
         self, maps: PSPSMaps, labels: list[PseudoLabels], batch: PointBatch, progress: Progress
     ) -> dict[str, Tensor]:
-        losses = self.objective.losses(maps.semantic, batch)
+        losses = self.objective.losses(maps.semantic, batch, progress)
         if self.metric_weight:
             with torch.autocast(batch.images.device.type, enabled=False):
                 losses["metric"] = self.metric_weight * self._metric_loss(maps.embedding.float(), labels, batch)

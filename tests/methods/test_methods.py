@@ -46,7 +46,8 @@ def test_looking_at_the_names_imports_no_method():
 def config_of(file):
     """The options in a method's config file beside the network of the papers, without the keys of its table row."""
     model = OmegaConf.load(CONF.parent / "model" / "r50.yaml")
-    merged = OmegaConf.create({"model": model, "method": OmegaConf.load(CONF / f"{file}.yaml")})
+    schedule = OmegaConf.load(CONF.parent / "scale" / "paper.yaml").schedule
+    merged = OmegaConf.create({"model": model, "schedule": schedule, "method": OmegaConf.load(CONF / f"{file}.yaml")})
     config = OmegaConf.to_container(merged, resolve=True)["method"]
     return {key: value for key, value in config.items() if key not in ("label", "version")}
 

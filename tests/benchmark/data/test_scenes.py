@@ -109,7 +109,7 @@ def test_object_range_small_share_and_stuff_only():
     three = areas(objects=(3, 3), stuff_only=0.0)
     assert max(map(len, three)) == 3 and np.mean([len(scene) for scene in three]) > 2.5
     small, large = (np.concatenate(areas(small_share=share, stuff_only=0.0)) for share in (1.0, 0.0))
-    assert small.max() < np.pi * (0.075 * 64) ** 2 < np.median(large)
+    assert small.max() < np.pi * (0.11 * 64) ** 2 < np.median(large)
 
 
 def test_every_shape_is_as_large_as_it_claims():

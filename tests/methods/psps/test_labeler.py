@@ -207,7 +207,8 @@ def test_every_switch_of_the_labels_changes_them(options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"temperature": 0.5}, {"color_kernel": 3}, {"color_dilation": 1}, {"color_threshold": 0.9}]
+    "options",
+    [{"temperature": 0.5}, {"color_kernel": 3}, {"color_dilation": 30}, {"color_threshold": 0.9}, {"color_warmup": 2.0}],
 )
 def test_every_switch_of_the_losses_changes_them(options):
     images, points, maps = random_case()

@@ -1,0 +1,73 @@
+"""From a resolved config to the objects of a run: data, point labels, model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmark.data.datasets import EvaluationDataset, MaskDataset, PointDataset
+from benchmark.data.points import ensure_points
+from benchmark.data.points_file import PointsFile
+from benchmark.data.sources import AnnotatedSource, build_images, build_source
+from benchmark.data.transforms import Transform
+from methods import build_labeler
+from methods.base.build import build_encoder, build_head
+from methods.base.model import Model, PanopticModel
+from methods.base.types import Categories
+
+DRAWN = 10
+"""Points drawn per target, whatever a run uses: P1 is then the first point of P10."""
+
+
+def options_of(method: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor options of a labeler: its config without the keys that name it."""
+    return {key: value for key, value in method.items() if key not in ("name", "label", "version")}
+
+
+def build_model(config: Mapping[str, Any], categories: Categories) -> Model:
+    """The model of a run, freshly initialised from the global torch RNG.
+
+    Args:
+        config: resolved run config.
+        categories: of the data set.
+    """
+    encoder = build_encoder(config["model"])
+    head = build_head(config["head"], categories, encoder)
+    labeler = build_labeler(config["method"]["name"], categories, encoder.channels, options_of(config["method"]))
+    return PanopticModel(categories, encoder, head, labeler)
+
+
+def points_of(config: Mapping[str, Any], split: str) -> PointsFile:
+    """The point labels of a split: the given file, or the draw that data, strategy, count and seed determine.
+
+    A draw reads masks once, before any training, and is kept under ``results_dir/points``.
+    """
+    settings = config["dataset"]["points"]
+    count = int(settings["count"])
+    given = settings.get("file")
+    if split == "train" and given:
+        return PointsFile.load(Path(given)).select(count)
+    source = build_source(config["dataset"], split)
+    folder = Path(config["results_dir"]) / "points"
+    return ensure_points(source, folder, settings["strategy"], max(DRAWN, count), int(settings["seed"])).select(count)
+
+
+def training_dataset(config: Mapping[str, Any], points: PointsFile, supervision: str) -> PointDataset | MaskDataset:
+    """What training loads: images and points, or (``supervision == "masks"``) masks as well."""
+    transform = Transform.from_config(config["input"])
+    options = {"seed": config["seed"], "drop_without_things": config["dataset"]["drop_without_things"]}
+    if supervision == "masks":
+        return MaskDataset(build_source(config["dataset"], "train"), points, transform, **options)
+    return PointDataset(build_images(config["dataset"], "train", points.records), points, transform, **options)
+
+
+def evaluation_dataset(
+    config: Mapping[str, Any], source: AnnotatedSource, points: PointsFile | None, masks: bool
+) -> EvaluationDataset:
+    """Images, points and ground truth of a split, without augmentation.
+
+    Args:
+        masks: give the model `MaskSample` (for labelers that are supervised by masks), else `PointSample`.
+    """
+    return EvaluationDataset(source, Transform.from_config(config["input"]), points, masks=masks)

@@ -1,0 +1,169 @@
+"""Evaluation: a stage of its own after training, the only one that reads masks in a point-supervised run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmark.data.datasets import EvaluationDataset
+from benchmark.label_quality import LabelQuality
+from benchmark.metrics import MeanIoU, PanopticQuality
+from benchmark.pictures import PictureBook
+from methods.base.model import Model
+from methods.base.types import Categories, MaskSample, PanopticMap, PointBatch, PseudoLabels, SemanticMap, collate
+
+VOID = 255
+
+
+class Listener(Protocol):
+    """Who follows an evaluation (the progress bar)."""
+
+    def evaluating(self, what: str, done: int, total: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One evaluated image: sample at network input size, ground truth at the file's size, its place in the data set."""
+
+    index: int
+    sample: Any
+    annotation: Any
+    record: Any
+
+
+def batches(dataset: EvaluationDataset, indices: Sequence[int], size: int) -> Iterator[list[Item]]:
+    """Items in the given order, in lists of ``size``."""
+    for start in range(0, len(indices), size):
+        yield [Item(i, *dataset[i]) for i in indices[start : start + size]]
+
+
+def spread(total: int, wanted: int | None) -> list[int]:
+    """``wanted`` indices spread evenly over ``0 .. total - 1`` (all if None): the same images for every method."""
+    if wanted is None or wanted >= total:
+        return list(range(total))
+    return [int(i) for i in np.linspace(0, total - 1, wanted).round()]
+
+
+class Evaluator:
+    """Runs a trained model over a split and collects raw sums.
+
+    Args:
+        model: in eval mode afterwards.
+        categories: of the data set.
+        batch_size: images at a time.
+        listener: told after every batch.
+    """
+
+    def __init__(self, model: Model, categories: Categories, batch_size: int, device: torch.device, listener: Listener):
+        self.model, self.categories, self.batch_size, self.device = model.eval(), categories, batch_size, device
+        self.listener = listener
+
+    @torch.no_grad()
+    def predictions(self, dataset: EvaluationDataset, book: PictureBook | None) -> dict[str, Any]:
+        """Panoptic quality (raw sums per class) and semantic confusion of test-time predictions, at original size."""
+        quality = PanopticQuality(self.categories.to_coco())
+        semantic = MeanIoU(len(self.categories), self.categories.names)
+        source, panoptic = "semantic map", False
+        for items in self._watched("predictions", dataset, range(len(dataset))):
+            images = [item.sample.image.to(self.device) for item in items]
+            sizes = [(item.record.height, item.record.width) for item in items]
+            for item, prediction in zip(items, self.model.predict(images, sizes), strict=True):
+                truth = class_map(item.annotation, self.categories)
+                if isinstance(prediction, PanopticMap):
+                    panoptic, source = True, "panoptic map"
+                    ids, segments = coco_segments(prediction, self.categories)
+                    quality.update(ids, segments, item.annotation.ids, item.annotation.segments)
+                    if book is not None:
+                        book.add_prediction(item, ids, segments)
+                semantic.update(predicted_classes(prediction, self.categories), truth)
+        return {
+            "panoptic": quality.state() if panoptic else None,
+            "semantic": {"source": source, **semantic.state()},
+        }
+
+    @torch.no_grad()
+    def labels(
+        self, what: str, dataset: EvaluationDataset, indices: Sequence[int], book: PictureBook | None
+    ) -> dict[str, Any]:
+        """Pseudo-label quality (raw sums) on images that are given their points, at original size."""
+        quality = LabelQuality(self.categories.to_coco())
+        semantic = MeanIoU(len(self.categories), self.categories.names)
+        for items in self._watched(what, dataset, indices):
+            batch = collate([item.sample for item in items]).to(self.device)
+            sizes = [(item.record.height, item.record.width) for item in items]
+            classes = self._branch_classes(batch, sizes)
+            for item, labels, predicted in zip(items, self.model.label(batch, sizes), classes, strict=True):
+                ids = labels.segment_ids.cpu().numpy()
+                targets = targets_of(item.sample, labels, self.categories)
+                quality.update(item.record.id, ids, targets, item.annotation.ids, item.annotation.segments)
+                if predicted is not None:
+                    semantic.update(predicted, class_map(item.annotation, self.categories))
+                if book is not None:
+                    book.add_labels(item, ids, targets)
+        branch = {"source": "semantic branch", **semantic.state()} if semantic.confusion.any() else None
+        return {"quality": quality.state(), "semantic": branch}
+
+    def _branch_classes(self, batch: PointBatch, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray | None]:
+        logits = self.model.semantic_logits(batch) if hasattr(self.model, "semantic_logits") else None
+        if logits is None:
+            return [None] * len(sizes)
+        logits = nn.functional.interpolate(logits.float(), batch.input_size, mode="bilinear", align_corners=False)
+        maps = []
+        for one, (height, width), size in zip(logits, batch.sizes, sizes, strict=True):
+            full = nn.functional.interpolate(one[None, :, :height, :width], size, mode="bilinear", align_corners=False)
+            maps.append(full[0].argmax(0).cpu().numpy())
+        return maps
+
+    def _watched(self, what: str, dataset: EvaluationDataset, indices: Sequence[int]) -> Iterator[list[Item]]:
+        done = 0
+        for items in batches(dataset, list(indices), self.batch_size):
+            yield items
+            done += len(items)
+            self.listener.evaluating(what, done, len(indices))
+
+
+def class_map(annotation: Any, categories: Categories) -> np.ndarray:
+    """(H, W) int64 labels of a ground truth, 255 where it is void (crowd regions have their class)."""
+    result = np.full(annotation.ids.shape, VOID, dtype=np.int64)
+    for segment in annotation.segments:
+        result[annotation.ids == segment["id"]] = categories.label_of(segment["category_id"])
+    return result
+
+
+def coco_segments(prediction: PanopticMap, categories: Categories) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """A prediction as id map and COCO ``segments_info``."""
+    segments = [
+        {"id": s.id, "category_id": categories[s.label].id, "isthing": int(s.is_thing), "score": round(s.score, 4)}
+        for s in prediction.segments
+    ]
+    return prediction.segment_ids.cpu().numpy(), segments
+
+
+def predicted_classes(prediction: PanopticMap | SemanticMap, categories: Categories) -> np.ndarray:
+    """(H, W) labels of a prediction. Void pixels of a panoptic map count as the last class, the convention of the
+    released code (on VOC that is background)."""
+    if isinstance(prediction, SemanticMap):
+        return prediction.classes.cpu().numpy()
+    if prediction.semantic is not None:
+        return prediction.semantic.cpu().numpy()
+    ids = prediction.segment_ids.cpu().numpy()
+    table = np.full(int(ids.max(initial=0)) + 1, len(categories) - 1, dtype=np.int64)
+    for segment in prediction.segments:
+        table[segment.id] = segment.label
+    return table[ids]
+
+
+def targets_of(sample: Any, labels: PseudoLabels, categories: Categories) -> list[tuple[int, int]]:
+    """(segment id, category id) of each target, in the order of the labels' ids ``1 .. n``."""
+    if isinstance(sample, MaskSample) and sample.target.num_targets != labels.num_targets:
+        given, made = sample.target.num_targets, labels.num_targets
+        raise ValueError(f"Image {sample.image_id} has {given} targets, its labels have {made}.")
+    return [
+        (int(segment), categories[int(label)].id)
+        for segment, label in zip(sample.points.ids.tolist(), sample.points.classes.tolist(), strict=True)
+    ]

@@ -1,0 +1,215 @@
+"""``python -m benchmark.run grid=NAME [key=value ...]``: run what is missing of a grid, then build its report.
+
+Words of the command itself:
+
+    grid=NAME           which comparison (conf/grid); without it the known ones are listed
+    seeds=[0,1,2]       instead of the grid's own seeds
+    plan=true           print the cells and what would run, and stop
+    retry=failed        also repeat cells that failed, diverged, were cancelled, ...
+    force=RUN_ID        repeat this finished run from the start
+    report=false        do not build the report at the end
+
+Every other word is a config override in Hydra's grammar: ``scale=mini method=psps,nearest_point dataset.root=DIR``.
+The same command again runs only what is missing; an interrupted run goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from benchmark.configs import ConfigError, names_in, parse_overrides, unknown
+from benchmark.data.errors import DataError
+from benchmark.grid import Cell, GridDefinition, expand, load_grid, plan_run, write_grid
+from benchmark.runs import Run, State
+
+WORDS = ("grid", "seeds", "plan", "retry", "force", "report")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a command line asks for."""
+
+    grid: str
+    overrides: list[str]
+    seeds: list[int] | None = None
+    plan: bool = False
+    retry: str | None = None
+    force: str | None = None
+    report: bool = True
+
+
+def read_request(arguments: Sequence[str]) -> Request:
+    """Split a command line into the words of this command and config overrides; ConfigError says what is wrong."""
+    words: dict[str, Any] = {}
+    overrides = []
+    for override in parse_overrides(arguments):
+        if override.key_or_group not in WORDS:
+            overrides.append(override.input_line)
+            continue
+        words[override.key_or_group] = override.get_value_element_as_str()
+    if "grid" not in words:
+        raise ConfigError(f"Say which grid to run: grid=NAME. Known: {', '.join(names_in('grid'))}.")
+    if words.get("retry") not in (None, "failed"):
+        raise ConfigError(f"retry={words['retry']} is not known; write retry=failed.")
+    return Request(
+        words["grid"], overrides, _seeds(words.get("seeds")), _flag(words, "plan", False), words.get("retry"),
+        words.get("force"), _flag(words, "report", True),
+    )
+
+
+def _flag(words: dict[str, Any], name: str, default: bool) -> bool:
+    text = words.get(name, str(default)).lower()
+    if text not in ("true", "false"):
+        raise ConfigError(f"{name}={words[name]} is not known; write {name}=true or {name}=false.")
+    return text == "true"
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    value = OmegaConf.to_container(OmegaConf.create({"seeds": OmegaConf.create(f"v: {text}").v}))["seeds"]
+    seeds = value if isinstance(value, list) else [value]
+    if not seeds or not all(isinstance(seed, int) for seed in seeds):
+        raise ConfigError(f"seeds={text} is not a list of whole numbers; write seeds=[0,1,2].")
+    return seeds
+
+
+def plan(grid: GridDefinition, request: Request) -> list[tuple[Cell, Run]]:
+    """Cells with their runs, in table order, each run once. Draws point labels that do not exist yet."""
+    from benchmark.build import points_of
+
+    planned: dict[str, tuple[Cell, Run]] = {}
+    for cell in expand(grid, request.overrides, request.seeds):
+        fingerprints = {split: points_of(cell.config, split).fingerprint for split in ("train", "val")}
+        run = plan_run(cell, fingerprints)
+        planned.setdefault(run.run_id, (cell, run))
+    return list(planned.values())
+
+
+def command_for(request: Request, cell: Cell) -> str:
+    """The command line that repeats exactly one cell."""
+    axes = [f"{axis}={value}" for axis, value in cell.axes.items()]
+    kept = [word for word in request.overrides if word.split("=", 1)[0] not in cell.axes]
+    words = [f"grid={request.grid}", *kept, *axes, f"seeds=[{cell.seed}]"]
+    return "python -m benchmark.run " + " ".join(shlex.quote(word) for word in words)
+
+
+def pending(run: Run, request: Request) -> str:
+    """Why a run would be started, or "" if it would not."""
+    record = run.read()
+    if request.force == run.run_id:
+        return "forced"
+    if record is None:
+        return "missing"
+    state = State(record["state"])
+    if state == State.RUNNING:
+        return "" if _alive(record.get("owner")) else "interrupted"
+    if state in (State.DONE, State.SKIPPED):
+        return ""
+    if state in (State.PLANNED, State.SUBMITTED, State.CANCELLED):
+        return str(state)
+    return str(state) if request.retry == "failed" else ""
+
+
+def _alive(owner: dict[str, Any] | None) -> bool:
+    """Whether the process that owns a run still exists (on another host: assumed to)."""
+    if not owner:
+        return False
+    if owner["host"] != socket.gethostname():
+        return True
+    if owner["pid"] == os.getpid():
+        return False
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def plan_table(planned: Sequence[tuple[Cell, Run]], request: Request) -> Table:
+    """The plan for the terminal: cells, states, what would run."""
+    table = Table(title=f"grid {request.grid}: {len(planned)} runs", title_justify="left")
+    for column in ("run", "axes", "seed", "state", "would run"):
+        table.add_column(column, overflow="fold")
+    for cell, run in planned:
+        axes = " ".join(f"{axis}={value}" for axis, value in cell.axes.items())
+        table.add_row(run.run_id, axes, str(cell.seed), str(run.state), pending(run, request) or "no")
+    return table
+
+
+def run_all(planned: Sequence[tuple[Cell, Run]], request: Request, console: Console) -> int:
+    """Run the pending cells one after the other; returns how many did not end in ``done``."""
+    from benchmark.execute import execute
+    from benchmark.progress import GridProgress
+    from benchmark.worker import run_in_process
+
+    todo = [(cell, run) for cell, run in planned if pending(run, request)]
+    failed = 0
+    with GridProgress(console, len(todo), len(planned)) as progress:
+        for cell, run in todo:
+            if request.force == run.run_id:
+                shutil.rmtree(run.folder)
+            progress.start(run.run_id)
+            command = command_for(request, cell)
+            if cell.config["devices"] > 1:
+                state = run_in_process(run, cell.config, command)
+            else:
+                state = execute(run, cell.config, command, progress)
+            progress.finish(run, state)
+            failed += state != State.DONE
+    return failed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0: every cell is done; 1: some cell is not; 2: the command line or the data cannot be used."""
+    console = Console(highlight=False)
+    logging.getLogger("benchmark").setLevel(logging.INFO)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if any(word in ("-h", "--help", "help") for word in arguments):
+        console.print(__doc__, markup=False)
+        return 0
+    try:
+        request = read_request(arguments)
+        grid = load_grid(request.grid)
+        planned = plan(grid, request)
+        if request.force and request.force not in {run.run_id for _, run in planned}:
+            raise unknown("run of this grid", request.force, [run.run_id for _, run in planned])
+    except (ConfigError, DataError) as error:
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        return 2
+    if request.plan:
+        console.print(plan_table(planned, request))
+        return 0
+    results_dir = Path(planned[0][0].config["results_dir"])
+    write_grid(results_dir, grid, planned)
+    try:
+        run_all(planned, request, console)
+    except KeyboardInterrupt:
+        console.print("Stopped; the same command goes on where this one ended.")
+        return 1
+    if request.report:
+        from reports.build import build_report, markdown_table
+
+        page = build_report(results_dir, grid.name)
+        console.print(markdown_table(results_dir, grid.name), markup=False, soft_wrap=True)
+        console.print(f"Report: {page}", soft_wrap=True)
+    return 0 if all(run.state == State.DONE for _, run in planned) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Runs as folders: identity, state and record. What is not in the folder is not known.
+
+``results/runs/<run_id>/`` holds ``run.json`` (the record, written atomically), ``metrics.jsonl`` (one line per logged
+step), ``log.txt``, ``checkpoints/`` and ``weights.safetensors`` (both never committed) and ``pictures/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+
+NOT_IDENTITY = (
+    "results_dir",
+    "device",
+    "devices",
+    "precision",
+    "threads",
+    "workers",
+    "tensorboard",
+    "report",
+    "launcher",
+    "slurm",
+    "dataset.root",
+    "dataset.points.file",
+    "schedule.log_every",
+    "schedule.checkpoint_every",
+    "evaluation.batch_size",
+    "evaluation.gallery_images",
+)
+"""Config keys that say where and how a run is executed, not what it computes. The data themselves enter a run's identity
+through the fingerprint of the point labels, which holds the fingerprint of the data they were drawn from."""
+
+
+class State(StrEnum):
+    """Where a run stands."""
+
+    PLANNED = "planned"
+    SUBMITTED = "submitted"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMEOUT = "timeout"
+    NODE_FAILED = "node_failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+
+class Diverged(ArithmeticError):
+    """A loss or gradient that is no longer finite."""
+
+
+def now() -> str:
+    """UTC time, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write to a temporary name in the same folder, then rename: readers see the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json_atomically(path: Path, value: Any) -> None:
+    """`write_text_atomically` of JSON with one key per line; NaN is refused (ValueError)."""
+    write_text_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run folder. Every path of a run is a property of this object."""
+
+    results_dir: Path
+    run_id: str
+
+    @property
+    def folder(self) -> Path:
+        return self.results_dir / "runs" / self.run_id
+
+    @property
+    def record_file(self) -> Path:
+        return self.folder / "run.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def weights_file(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+    @property
+    def pictures(self) -> Path:
+        return self.folder / "pictures"
+
+    def read(self) -> dict[str, Any] | None:
+        """The record, or None if the run never started. ValueError if the file is not a record."""
+        try:
+            record = json.loads(self.record_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except json.JSONDecodeError as error:
+            what = f"is not valid JSON ({error}); delete the folder to repeat the run"
+            raise ValueError(f"{self.record_file} {what}.") from None
+        if not isinstance(record, dict) or record.get("run_id") != self.run_id:
+            raise ValueError(f"{self.record_file} is not the record of {self.run_id}; delete the folder to repeat it.")
+        return record
+
+    def update(self, **changes: Any) -> dict[str, Any]:
+        """Change fields of the record (creating it if needed) and write it atomically; returns the whole record."""
+        record = self.read() or {"schema": SCHEMA, "run_id": self.run_id, "created": now()}
+        record.update(changes)
+        write_json_atomically(self.record_file, record)
+        return record
+
+    @property
+    def state(self) -> State:
+        record = self.read()
+        return State(record["state"]) if record else State.PLANNED
+
+
+def identity(config: Mapping[str, Any], points_fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    """The part of a resolved config that decides what a run computes, with the fingerprints of its point labels.
+
+    Args:
+        config: fully resolved config as plain containers.
+        points_fingerprints: split name -> fingerprint of the point labels.
+    """
+
+    def kept(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        result = {}
+        for key, value in node.items():
+            path = f"{prefix}{key}"
+            if path not in NOT_IDENTITY:
+                result[key] = kept(value, f"{path}.") if isinstance(value, Mapping) else value
+        return result
+
+    return {"config": kept(config, ""), "points": dict(points_fingerprints)}
+
+
+def run_name(config: Mapping[str, Any]) -> str:
+    """The readable part of a run id: method, data, points per target, seed."""
+    points = config["dataset"]["points"]["count"]
+    return f"{config['method']['label']}-{config['scale']}-{config['dataset']['name']}-P{points}-s{config['seed']}"
+
+
+def run_id(config: Mapping[str, Any], points_fingerprints: Mapping[str, str]) -> str:
+    """Readable name and ten hex digits of the hash of `identity`: equal exactly if the runs would compute the same."""
+    canonical = json.dumps(identity(config, points_fingerprints), sort_keys=True, ensure_ascii=False)
+    return f"{run_name(config)}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"

@@ -1,0 +1,221 @@
+"""Training: a Lightning Fabric loop that knows `Model` and nothing of methods.
+
+Every random draw is a function of (seed, step) or (seed, epoch, image): a resumed run repeats an unbroken one exactly on
+a CPU with pinned threads, without any RNG state in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from benchmark.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from benchmark.runs import Diverged, Run
+from methods.base.model import Model
+from methods.base.types import Progress, collate
+
+SLOW_PARAMETERS = ("encoder.backbone.", "sampling_offsets", "reference_points")
+"""Parameters that get ``backbone_lr_factor`` of the learning rate, as in Deformable DETR and Panoptic SegFormer."""
+
+
+class Listener(Protocol):
+    """Who follows a training (the progress bar)."""
+
+    def training(self, step: int, total: int, losses: Mapping[str, float]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The length of a run in optimiser steps; ``steps`` or ``epochs`` is given in the config, not both."""
+
+    total_steps: int
+    steps_per_epoch: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], images: int) -> Schedule:
+        """From the ``schedule`` config and the number of training images; ValueError unless exactly one is given."""
+        per_epoch = math.ceil(images / config["batch_size"])
+        if (config["steps"] is None) == (config["epochs"] is None):
+            raise ValueError("Give exactly one of schedule.steps and schedule.epochs and set the other to null.")
+        return cls(config["steps"] if config["epochs"] is None else config["epochs"] * per_epoch, per_epoch)
+
+    def progress(self, step: int) -> Progress:
+        total_epochs = max(1, math.ceil(self.total_steps / self.steps_per_epoch))
+        return Progress(step, self.total_steps, step // self.steps_per_epoch, total_epochs)
+
+
+class StepBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, image index) keys for the steps ``start .. total``; each epoch is a fresh permutation.
+
+    The last batch of an epoch is filled up with the first images of the same permutation, so that all have one size.
+    Device ``rank`` of ``world`` takes its share of every batch.
+    """
+
+    def __init__(self, images: int, batch_size: int, seed: int, start: int, total: int, rank: int = 0, world: int = 1):
+        if batch_size % world:
+            raise ValueError(f"schedule.batch_size={batch_size} cannot be shared by {world} devices; choose a multiple.")
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.start, self.total, self.rank, self.world = start, total, rank, world
+
+    def __len__(self) -> int:
+        return self.total - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        per_epoch = math.ceil(self.images / self.batch_size)
+        order, order_epoch = torch.empty(0), -1
+        for step in range(self.start, self.total):
+            epoch, within = divmod(step, per_epoch)
+            if epoch != order_epoch:
+                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+                order, order_epoch = torch.randperm(self.images, generator=generator), epoch
+            index = torch.arange(within * self.batch_size, (within + 1) * self.batch_size) % self.images
+            yield [(epoch, int(i)) for i in order[index][self.rank :: self.world]]
+
+
+class EpochKeys(Dataset):
+    """A view of a data set whose keys are (epoch, index), so that loader workers draw the epoch's augmentations."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, key: tuple[int, int]):
+        epoch, index = key
+        self.dataset.set_epoch(epoch)
+        return self.dataset[index]
+
+
+def parameter_groups(model: nn.Module, lr: float, backbone_lr_factor: float) -> list[dict[str, Any]]:
+    """AdamW groups: the learning rate for all but `SLOW_PARAMETERS`, which get ``backbone_lr_factor`` of it."""
+    slow, usual = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (slow if any(part in name for part in SLOW_PARAMETERS) else usual).append(parameter)
+    groups = [{"params": usual, "lr": lr}, {"params": slow, "lr": lr * backbone_lr_factor}]
+    return [group for group in groups if group["params"]]
+
+
+def step_decay(config: Mapping[str, Any], fraction: float) -> float:
+    """Learning-rate factor at a share of the run: ``decay_factor`` for each point of ``decay_at`` that is passed."""
+    return config["decay_factor"] ** sum(fraction >= point for point in config["decay_at"])
+
+
+def train(
+    run: Run, config: Mapping[str, Any], model: Model, dataset: Dataset, fabric: Fabric, listener: Listener
+) -> dict[str, Any]:
+    """Train a model to the end of its schedule, going on from the run's last checkpoint.
+
+    Writes ``metrics.jsonl``, checkpoints and finally ``weights.safetensors``.
+
+    Returns:
+        Seconds per stage summed over all steps, and ``steps``.
+
+    Raises:
+        Diverged: a loss is not finite; names the losses, the step and the images.
+    """
+    schedule = Schedule.of(config["schedule"], len(dataset))  # type: ignore[arg-type]
+    settings = config["schedule"]
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, settings["lr"], settings["backbone_lr_factor"]), weight_decay=settings["weight_decay"]
+    )
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    found = load_checkpoint(run.checkpoints, model, optimizer, fabric.device)
+    start, seconds = (found[0], found[1]["seconds"]) if found else (0, {})
+    model.stopwatch.seconds = dict(seconds)
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    log = MetricsLog(run.metrics_file, start, enabled=fabric.global_rank == 0)
+    batches = iter(_loader(config, dataset, schedule, start, fabric))
+    watch = model.stopwatch
+    wrapped.train()
+    for step in range(start, schedule.total_steps):
+        with watch("data"):
+            batch = next(batches).to(fabric.device)
+        for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+            group["lr"] = rate * step_decay(settings, step / schedule.total_steps)
+        torch.manual_seed((config["seed"] * 1_000_003 + step) * 1009 + fabric.global_rank)
+        with mixed_precision(config["precision"], fabric.device):
+            losses = {name: loss.float() for name, loss in wrapped(batch, schedule.progress(step)).items()}
+        values = _finite(losses, step, batch.image_ids)
+        with watch("backward"):
+            optimizer.zero_grad()
+            fabric.backward(torch.stack(list(losses.values())).sum())
+        with watch("optimizer"):
+            fabric.clip_gradients(wrapped, optimizer, max_norm=settings["clip_norm"], error_if_nonfinite=False)
+            optimizer.step()
+        done = step + 1
+        if done % settings["log_every"] == 0 or done == schedule.total_steps:
+            log.write(done, values, optimizer.param_groups[0]["lr"])
+        listener.training(done, schedule.total_steps, values)
+        if done % settings["checkpoint_every"] == 0 and done < schedule.total_steps and fabric.global_rank == 0:
+            save_checkpoint(run.checkpoints, done, model, optimizer.optimizer, {"seconds": watch.seconds})
+    if fabric.global_rank == 0:
+        save_weights(run.weights_file, model)
+    return {"steps": schedule.total_steps, **watch.seconds}
+
+
+def mixed_precision(precision: str, device: torch.device) -> AbstractContextManager:
+    """The context of a training step: bfloat16 autocast (which needs no loss scaling), or none.
+
+    Fabric's own mixed precision copies every input and refuses frozen dataclasses, so it is not used.
+
+    Args:
+        precision: ``bf16``, ``32`` or ``auto`` (bf16 on a GPU that has it).
+        device: of the run.
+    """
+    if precision not in ("auto", "bf16", "32"):
+        raise ValueError(f"precision={precision} is not known; it is one of auto, bf16, 32.")
+    capable = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if precision == "bf16" or (precision == "auto" and capable):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _loader(config: Mapping[str, Any], dataset: Dataset, schedule: Schedule, start: int, fabric: Fabric) -> DataLoader:
+    sampler = StepBatches(
+        len(dataset),  # type: ignore[arg-type]
+        config["schedule"]["batch_size"], config["seed"], start, schedule.total_steps, fabric.global_rank, fabric.world_size,
+    )
+    workers = config["workers"]
+    return DataLoader(
+        EpochKeys(dataset), batch_sampler=sampler, collate_fn=collate, num_workers=workers,
+        persistent_workers=workers > 0, pin_memory=fabric.device.type == "cuda",
+    )
+
+
+def _finite(losses: Mapping[str, Tensor], step: int, image_ids: list) -> dict[str, float]:
+    together = torch.stack([loss.detach() for loss in losses.values()])  # one transfer from the device
+    values = dict(zip(losses, together.tolist(), strict=True))
+    broken = sorted(name for name, value in values.items() if not math.isfinite(value))
+    if broken:
+        raise Diverged(
+            f"Loss {', '.join(broken)} is not finite at step {step} (images {', '.join(map(str, image_ids))}); "
+            "lower schedule.lr or look at these images and their points."
+        )
+    return values
+
+
+class MetricsLog:
+    """``metrics.jsonl``: one JSON line per logged step. Lines after the step that a run resumes from are dropped."""
+
+    def __init__(self, path: Path, start: int, enabled: bool = True):
+        self.path, self.enabled = path, enabled
+        if enabled:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = path.read_text().splitlines() if path.exists() else []
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
+            path.write_text("".join(f"{line}\n" for line in kept))
+
+    def write(self, step: int, losses: Mapping[str, float], lr: float) -> None:
+        if self.enabled:
+            line = {"step": step, "lr": lr, "loss": sum(losses.values()), **losses}
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")

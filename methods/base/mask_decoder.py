@@ -1,0 +1,272 @@
+"""Decoders whose masks are read from the raw logits of their own cross-attention (Panoptic SegFormer, Sec. 3.4).
+
+The things decoder of the panoptic head has no self-attention, so that every instance is segmented on its own; decoders of
+class queries (stuff, semantic branch) have it. Layers are post-norm. Follows the mask decoder of the PSPS and Point2Mask
+released code: no positional embedding on the keys, padded keys never attended, no sigmoid on the masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.base.types import Features
+
+
+@dataclass(frozen=True, slots=True)
+class MaskDecoding:
+    """Output of a `MaskDecoder`.
+
+    Attributes:
+        masks: one (B, N, h, w) per layer, values in [0, inf), foreground where above 0.5; (h, w) is the size of the finest
+            encoder map. Zero in the padding and for padded queries.
+        queries: one (B, N, D) per layer that updates its queries.
+    """
+
+    masks: list[Tensor]
+    queries: list[Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Encoder maps as one sequence of keys.
+
+    Attributes:
+        tokens: (B, S, D), levels one after the other, finest first.
+        padding: (B, S) bool, True where padded.
+        sizes: (height, width) of each level; S is the sum of their products.
+    """
+
+    tokens: Tensor
+    padding: Tensor
+    sizes: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, features: Features, levels: int) -> Memory:
+        """The finest ``levels`` maps of an encoder; ValueError if it has fewer."""
+        if len(features.maps) < levels:
+            raise ValueError(
+                f"The decoder reads {levels} encoder levels but the features have {len(features.maps)}; "
+                "lower the decoder's 'levels' or add encoder levels."
+            )
+        maps, padding = features.maps[:levels], features.padding[:levels]
+        return cls(
+            torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1),
+            torch.cat([p.flatten(1) for p in padding], dim=1),
+            [tuple(m.shape[-2:]) for m in maps],
+        )
+
+
+class LearnedQueries(nn.Module):
+    """Learned queries with learned positions: an embedding of width 2 D, split in two. Initialised N(0, 1)."""
+
+    def __init__(self, count: int, channels: int):
+        super().__init__()
+        self.embedding = nn.Embedding(count, 2 * channels)
+
+    def forward(self, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Queries and query positions, both (batch_size, count, D)."""
+        query, position = self.embedding.weight[None].expand(batch_size, -1, -1).chunk(2, dim=-1)
+        return query, position
+
+
+class MaskAttention(nn.Module):
+    """Multi-head cross-attention that also returns its logits before the softmax.
+
+    Args:
+        channels: width D of queries and keys, divisible by ``heads``.
+        heads: attention heads.
+        attend: False leaves the attention output away and keeps only the logits.
+    """
+
+    def __init__(self, channels: int, heads: int, attend: bool = True):
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"Mask attention: {channels} channels do not divide into {heads} heads; change one of them.")
+        self.heads = heads
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels) if attend else None
+        self.output = nn.Linear(channels, channels) if attend else None
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor | None, Tensor]:
+        """Attend all levels with one joint softmax.
+
+        Args:
+            queries: (B, N, D).
+            memory: S keys, which are the values too.
+
+        Returns:
+            The projected attention output (B, N, D), None without ``attend``; padded keys have weight 0.
+            The logits q kᵀ / sqrt(D / heads), (B, heads, N, S), exactly 0 at padded keys.
+        """
+        query = self._split(self.query(queries))
+        # A zero key has a zero logit: what the mask path wants at padded keys, at the cost of one key-sized copy.
+        key = self._split(self.key(memory.tokens).masked_fill(memory.padding[..., None], 0))
+        logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        if self.value is None or self.output is None:
+            return None, logits
+        # The fused kernel computes the logits again instead of keeping a second and third (B, heads, N, S) array.
+        attended = F.scaled_dot_product_attention(
+            query, key, self._split(self.value(memory.tokens)), attn_mask=~memory.padding[:, None, None]
+        )
+        return self.output(attended.transpose(1, 2).flatten(2)), logits
+
+
+class LogitsToMasks(nn.Module):
+    """Masks from attention logits: per level a 1x1 convolution over the heads and ReLU, resized to the finest level,
+    concatenated, fused by a 1x1 convolution and ReLU."""
+
+    def __init__(self, heads: int, levels: int):
+        super().__init__()
+        self.per_level = nn.ModuleList([nn.Conv2d(heads, heads, 1) for _ in range(levels)])
+        self.fuse = nn.Conv2d(heads * levels, 1, 1)
+
+    def forward(self, logits: Tensor, memory: Memory) -> Tensor:
+        """(B, heads, N, S) logits to (B, N, h, w) masks in [0, inf), zero in the padding."""
+        height, width = memory.sizes[0]
+        total = self.fuse.bias[:, None, None, None]
+        # The fusing convolution acts on channels and the bilinear resize on positions, both linearly, so they commute:
+        # resizing one fused channel instead of all heads gives the same masks from an eighth of the memory.
+        weights = self.fuse.weight.chunk(len(self.per_level), dim=1)
+        slices = logits.split([h * w for h, w in memory.sizes], dim=-1)
+        for level, (convolution, weight, part) in enumerate(zip(self.per_level, weights, slices, strict=True)):
+            fused = F.conv2d(convolution(part).relu(), weight).squeeze(1).unflatten(-1, memory.sizes[level])
+            if level > 0:
+                fused = F.interpolate(fused, size=(height, width), mode="bilinear", align_corners=False)
+            total = total + fused
+        finest_padding = memory.padding[:, : height * width].unflatten(-1, (height, width))
+        return total.relu().masked_fill(finest_padding[:, None], 0)
+
+
+class MaskDecoderLayer(nn.Module):
+    """One post-norm layer: optional self-attention, joint cross-attention with its masks, MLP.
+
+    Args:
+        channels, heads, levels, feedforward: widths of the layer.
+        self_attention: whether the queries see each other.
+        update: False makes an attention-only layer that gives masks and leaves the queries as they are.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, levels: int, feedforward: int, self_attention: bool, update: bool = True
+    ):
+        super().__init__()
+        self.self_attention = nn.MultiheadAttention(channels, heads, batch_first=True) if self_attention else None
+        self.self_attention_norm = nn.LayerNorm(channels) if self_attention else None
+        self.cross_attention = MaskAttention(channels, heads, attend=update)
+        self.to_masks = LogitsToMasks(heads, levels)
+        self.update = update
+        if update:
+            self.cross_attention_norm = nn.LayerNorm(channels)
+            self.mlp = nn.Sequential(
+                nn.Linear(channels, feedforward), nn.GELU(), nn.Linear(feedforward, channels)
+            )
+            self.mlp_norm = nn.LayerNorm(channels)
+
+    def forward(
+        self, queries: Tensor, memory: Memory, query_padding: Tensor | None, with_masks: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D) queries to updated queries and (B, N, h, w) masks (None without ``with_masks``)."""
+        if self.self_attention is not None:
+            seen = self.self_attention(
+                queries, queries, queries, key_padding_mask=query_padding, need_weights=False
+            )[0]
+            queries = self.self_attention_norm(queries + seen)
+        attended, logits = self.cross_attention(queries, memory)
+        masks = self.to_masks(logits, memory) if with_masks else None
+        if self.update:
+            queries = self.cross_attention_norm(queries + attended)
+            queries = self.mlp_norm(queries + self.mlp(queries))
+        return queries, masks
+
+
+class MaskDecoder(nn.Module):
+    """A stack of mask layers over the finest encoder maps.
+
+    Args:
+        channels: width D of queries and encoder maps.
+        layers: number of layers, each with masks of its own.
+        heads: attention heads, the channels from which masks are made.
+        levels: encoder maps that are attended, finest first.
+        feedforward: hidden width of the MLPs.
+        self_attention: whether queries see each other (class queries do, instances do not).
+        update_last: False when nobody reads the queries of the last layer; it then has no parameters without a gradient.
+    """
+
+    def __init__(
+        self, channels: int = 256, layers: int = 4, heads: int = 8, levels: int = 3, feedforward: int = 1024,
+        self_attention: bool = False, update_last: bool = True,
+    ):
+        super().__init__()
+        self.levels = levels
+        self.layers = nn.ModuleList([
+            MaskDecoderLayer(channels, heads, levels, feedforward, self_attention, update_last or i < layers - 1)
+            for i in range(layers)
+        ])
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(
+        self, features: Features, queries: Tensor, query_pos: Tensor | None = None,
+        query_padding: Tensor | None = None, last_only: bool = False,
+    ) -> MaskDecoding:
+        """Masks of the queries.
+
+        Args:
+            features: encoder maps with at least ``levels`` levels.
+            queries: (B, N, D).
+            query_pos: (B, N, D) or None; added to the input of every layer and kept in the residual stream, so that it
+                accumulates (both released codes do so).
+            query_padding: (B, N) bool, True for queries that only fill up the batch: no other query sees them and their
+                masks are 0.
+            last_only: skip the masks of all layers but the last (inference); both output lists then have one entry.
+        """
+        memory = Memory.of(features, self.levels)
+        seen = None
+        if query_padding is not None:
+            # A softmax over no key at all is NaN: an image without any real query lets its padding see itself.
+            seen = query_padding & ~query_padding.all(dim=1, keepdim=True)
+        decoding = MaskDecoding([], [])
+        for i, layer in enumerate(self.layers):
+            queries = queries if query_pos is None else queries + query_pos
+            wanted = not last_only or i == len(self.layers) - 1
+            queries, masks = layer(queries, memory, seen, wanted)
+            if masks is not None:
+                decoding.masks.append(masks if query_padding is None else masks * ~query_padding[..., None, None])
+            if wanted and layer.update:
+                decoding.queries.append(queries)
+        return decoding
+
+
+class ClassMaskDecoder(nn.Module):
+    """One learned query per class, decoded to a mask and a presence logit in every layer.
+
+    Args:
+        num_classes: K, one query each.
+        channels, layers, heads, levels, feedforward: as in `MaskDecoder`.
+    """
+
+    def __init__(
+        self, num_classes: int, channels: int = 256, layers: int = 6, heads: int = 8, levels: int = 3,
+        feedforward: int = 1024,
+    ):
+        super().__init__()
+        self.queries = LearnedQueries(num_classes, channels)
+        self.decoder = MaskDecoder(channels, layers, heads, levels, feedforward, self_attention=True)
+        self.presence = nn.ModuleList([nn.Linear(channels, 1) for _ in range(layers)])
+
+    def forward(self, features: Features, last_only: bool = False) -> tuple[list[Tensor], list[Tensor]]:
+        """Per layer (only the last with ``last_only``): (B, K, h, w) masks in [0, inf) and (B, K) presence logits."""
+        queries, positions = self.queries(len(features.maps[0]))
+        decoding = self.decoder(features, queries, positions, last_only=last_only)
+        heads = self.presence[-1:] if last_only else self.presence
+        logits = [head(q).squeeze(-1) for head, q in zip(heads, decoding.queries, strict=True)]
+        return decoding.masks, logits

@@ -1,0 +1,37 @@
+"""Run folders: atomic records, and what a broken one says."""
+
+import json
+import os
+
+import pytest
+
+from benchmark.runs import Run, State, write_json_atomically
+
+
+def test_a_record_grows_and_keeps_what_was_written(tmp_path):
+    run = Run(tmp_path, "a-1")
+    assert run.read() is None
+    assert run.state == State.PLANNED
+    run.update(state=State.RUNNING, seed=3)
+    run.update(state=State.DONE)
+    assert run.state == State.DONE
+    assert run.read()["seed"] == 3
+    assert json.loads(run.record_file.read_text())["state"] == "done"
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "x.json"
+    write_json_atomically(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json_atomically(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"run_id": "other"}'])
+def test_a_broken_record_says_which_file_and_what_to_do(tmp_path, content):
+    run = Run(tmp_path, "a-1")
+    run.folder.mkdir(parents=True)
+    run.record_file.write_text(content)
+    with pytest.raises(ValueError, match=r"run\.json.*delete the folder"):
+        run.read()

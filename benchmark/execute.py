@@ -123,6 +123,7 @@ def _run(run: Run, config: Mapping[str, Any], listener: Listener) -> dict[str, A
         torch.set_num_threads(config["threads"])
     fabric = _fabric(config)
     _forget_peak_memory()
+    origin = provenance(fabric.device.type, torch.get_num_threads())  # of the code that was loaded, not of what lies there later
     source = build_source(config["dataset"], "train")
     points = points_of(config, "train")
     torch.manual_seed(config["seed"])
@@ -146,7 +147,7 @@ def _run(run: Run, config: Mapping[str, Any], listener: Listener) -> dict[str, A
         "parameters": {"network": network, "labeler": sum(p.numel() for p in model.parameters()) - network},
         "peak_memory_mb": _peak_memory(fabric.device),
         "provenance": {
-            **provenance(fabric.device.type, torch.get_num_threads()),
+            **origin,
             "fingerprints": {"data": source.fingerprint, "points": points.fingerprint},
             "seeds": {"run": config["seed"], "points": config["dataset"]["points"]["seed"]},
         },

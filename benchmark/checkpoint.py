@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, load_model, save_model
 from torch import nn
 
 KEPT = 2
@@ -58,9 +58,11 @@ def load_checkpoint(
             continue
         try:
             state = torch.load(candidate / "optimizer.pt", map_location=device, weights_only=True)
-            load_model(model, str(candidate / "weights.safetensors"), device=str(device))
-        except (OSError, EOFError, SafetensorError, pickle.UnpicklingError):
+            weights = load_file(candidate / "weights.safetensors")
+        except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError):
             continue  # torn after all (right size, wrong content): the one before is whole
+        del weights  # read only to see that it is whole; a model that does not fit is an error, not a torn file
+        load_model(model, str(candidate / "weights.safetensors"), device=str(device))
         optimizer.load_state_dict(state)
         return manifest["step"], manifest["extra"]
     return None

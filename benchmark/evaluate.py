@@ -8,14 +8,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark.data.datasets import EvaluationDataset
 from benchmark.label_quality import LabelQuality
 from benchmark.metrics import MeanIoU, PanopticQuality
 from benchmark.pictures import PictureBook
 from methods.base.model import Model
-from methods.base.types import Categories, MaskSample, PanopticMap, PointBatch, PseudoLabels, SemanticMap, collate
+from methods.base.types import Categories, MaskSample, PanopticMap, PseudoLabels, SemanticMap, collate
 
 VOID = 255
 
@@ -36,12 +36,6 @@ class Item:
     record: Any
 
 
-def batches(dataset: EvaluationDataset, indices: Sequence[int], size: int) -> Iterator[list[Item]]:
-    """Items in the given order, in lists of ``size``."""
-    for start in range(0, len(indices), size):
-        yield [Item(i, *dataset[i]) for i in indices[start : start + size]]
-
-
 def spread(total: int, wanted: int | None) -> list[int]:
     """``wanted`` indices spread evenly over ``0 .. total - 1`` (all if None): the same images for every method."""
     if wanted is None or wanted >= total:
@@ -50,18 +44,20 @@ def spread(total: int, wanted: int | None) -> list[int]:
 
 
 class Evaluator:
-    """Runs a trained model over a split and collects raw sums.
+    """Runs a trained model over a split, one image at a time, and collects raw sums.
+
+    Padding to a common size reaches the valid part of an image through normalisation and convolutions; alone, an image's
+    result does not depend on its neighbours in a batch.
 
     Args:
         model: in eval mode afterwards.
         categories: of the data set.
-        batch_size: images at a time.
-        listener: told after every batch.
+        device: where the model is.
+        listener: told after every image.
     """
 
-    def __init__(self, model: Model, categories: Categories, batch_size: int, device: torch.device, listener: Listener):
-        self.model, self.categories, self.batch_size, self.device = model.eval(), categories, batch_size, device
-        self.listener = listener
+    def __init__(self, model: Model, categories: Categories, device: torch.device, listener: Listener):
+        self.model, self.categories, self.device, self.listener = model.eval(), categories, device, listener
 
     @torch.no_grad()
     def predictions(self, dataset: EvaluationDataset, book: PictureBook | None) -> dict[str, Any]:
@@ -69,18 +65,16 @@ class Evaluator:
         quality = PanopticQuality(self.categories.to_coco())
         semantic = MeanIoU(len(self.categories), self.categories.names)
         source, panoptic = "semantic map", False
-        for items in self._watched("predictions", dataset, range(len(dataset))):
-            images = [item.sample.image.to(self.device) for item in items]
-            sizes = [(item.record.height, item.record.width) for item in items]
-            for item, prediction in zip(items, self.model.predict(images, sizes), strict=True):
-                truth = class_map(item.annotation, self.categories)
-                if isinstance(prediction, PanopticMap):
-                    panoptic, source = True, "panoptic map"
-                    ids, segments = coco_segments(prediction, self.categories)
-                    quality.update(ids, segments, item.annotation.ids, item.annotation.segments)
-                    if book is not None:
-                        book.add_prediction(item, ids, segments)
-                semantic.update(predicted_classes(prediction, self.categories), truth)
+        for item in self._watched("predictions", dataset, range(len(dataset))):
+            size = (item.record.height, item.record.width)
+            prediction = self.model.predict([item.sample.image.to(self.device)], [size])[0]
+            if isinstance(prediction, PanopticMap):
+                panoptic, source = True, "panoptic map"
+                ids, segments = coco_segments(prediction, self.categories)
+                quality.update(ids, segments, item.annotation.ids, item.annotation.segments)
+                if book is not None:
+                    book.add_prediction(item, ids, segments)
+            semantic.update(predicted_classes(prediction, self.categories), class_map(item.annotation, self.categories))
         return {
             "panoptic": quality.state() if panoptic else None,
             "semantic": {"source": source, **semantic.state()},
@@ -93,38 +87,31 @@ class Evaluator:
         """Pseudo-label quality (raw sums) on images that are given their points, at original size."""
         quality = LabelQuality(self.categories.to_coco())
         semantic = MeanIoU(len(self.categories), self.categories.names)
-        for items in self._watched(what, dataset, indices):
-            batch = collate([item.sample for item in items]).to(self.device)
-            sizes = [(item.record.height, item.record.width) for item in items]
-            classes = self._branch_classes(batch, sizes)
-            for item, labels, predicted in zip(items, self.model.label(batch, sizes), classes, strict=True):
-                ids = labels.segment_ids.cpu().numpy()
-                targets = targets_of(item.sample, labels, self.categories)
-                quality.update(item.record.id, ids, targets, item.annotation.ids, item.annotation.segments)
-                if predicted is not None:
-                    semantic.update(predicted, class_map(item.annotation, self.categories))
-                if book is not None:
-                    book.add_labels(item, ids, targets)
+        for item in self._watched(what, dataset, indices):
+            size = (item.record.height, item.record.width)
+            labelling = self.model.label(collate([item.sample]).to(self.device), [size])
+            ids = labelling.labels[0].segment_ids.cpu().numpy()
+            targets = targets_of(item.sample, labelling.labels[0], self.categories)
+            quality.update(item.record.id, ids, targets, item.annotation.ids, item.annotation.segments)
+            if labelling.semantic_logits is not None:
+                predicted = enlarged_classes(labelling.semantic_logits, item.sample.image.shape[-2:], size)
+                semantic.update(predicted, class_map(item.annotation, self.categories))
+            if book is not None:
+                book.add_labels(item, ids, targets)
         branch = {"source": "semantic branch", **semantic.state()} if semantic.confusion.any() else None
         return {"quality": quality.state(), "semantic": branch}
 
-    def _branch_classes(self, batch: PointBatch, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray | None]:
-        logits = self.model.semantic_logits(batch) if hasattr(self.model, "semantic_logits") else None
-        if logits is None:
-            return [None] * len(sizes)
-        logits = nn.functional.interpolate(logits.float(), batch.input_size, mode="bilinear", align_corners=False)
-        maps = []
-        for one, (height, width), size in zip(logits, batch.sizes, sizes, strict=True):
-            full = nn.functional.interpolate(one[None, :, :height, :width], size, mode="bilinear", align_corners=False)
-            maps.append(full[0].argmax(0).cpu().numpy())
-        return maps
+    def _watched(self, what: str, dataset: EvaluationDataset, indices: Sequence[int]) -> Iterator[Item]:
+        for done, index in enumerate(indices):
+            yield Item(index, *dataset[index])
+            self.listener.evaluating(what, done + 1, len(indices))
 
-    def _watched(self, what: str, dataset: EvaluationDataset, indices: Sequence[int]) -> Iterator[list[Item]]:
-        done = 0
-        for items in batches(dataset, list(indices), self.batch_size):
-            yield items
-            done += len(items)
-            self.listener.evaluating(what, done, len(indices))
+
+def enlarged_classes(logits: Tensor, input_size: tuple[int, int], output_size: tuple[int, int]) -> np.ndarray:
+    """(H, W) int64 class map of one image from (1, K, h, w) logits: bilinear to the input's, then to the file's size."""
+    for size in (input_size, output_size):
+        logits = nn.functional.interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=False)
+    return logits[0].argmax(0).cpu().numpy()
 
 
 def class_map(annotation: Any, categories: Categories) -> np.ndarray:

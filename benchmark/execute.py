@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import shutil
 import socket
 import time
 import traceback
@@ -18,6 +19,7 @@ from lightning_fabric import Fabric
 from benchmark.build import build_model, evaluation_dataset, points_of, training_dataset
 from benchmark.checkpoint import load_weights
 from benchmark.data.errors import DataError
+from benchmark.data.points_file import PointsFile
 from benchmark.data.sources import build_source
 from benchmark.evaluate import Evaluator, spread
 from benchmark.pictures import PictureBook
@@ -40,7 +42,7 @@ class Listener(Protocol):
 
 def failure_state(error: BaseException) -> State:
     """The state that an exception leaves a run in."""
-    if isinstance(error, Diverged):
+    if isinstance(error, (Diverged, FloatingPointError)):
         return State.DIVERGED
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return State.OUT_OF_MEMORY
@@ -68,11 +70,15 @@ def execute(run: Run, config: Mapping[str, Any], command: str, listener: Listene
     logging.getLogger().addHandler(handler)
     logging.captureWarnings(True)
     owner = {"host": socket.gethostname(), "pid": os.getpid()}
-    earlier = (run.read() or {}).get("wall_seconds") or 0.0
     began = time.monotonic()
-    run.update(**_description(config, command), state=State.RUNNING, reason=None, owner=owner, started=now())
+    earlier = run.update(config=config, command=command, state=State.RUNNING, reason=None, owner=owner, started=now()).get(
+        "wall_seconds", 0.0
+    )
     try:
+        run.update(**_description(config))
         results = _run(run, config, listener)
+        run.update(**results, state=State.DONE, owner=None, finished=now(), wall_seconds=earlier + time.monotonic() - began)
+        shutil.rmtree(run.checkpoints, ignore_errors=True)  # the weights are kept
     except (Exception, KeyboardInterrupt) as error:
         state = failure_state(error)
         expected = isinstance(error, (DataError, Diverged, KeyboardInterrupt))
@@ -85,11 +91,10 @@ def execute(run: Run, config: Mapping[str, Any], command: str, listener: Listene
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
-    run.update(**results, state=State.DONE, owner=None, finished=now(), wall_seconds=earlier + time.monotonic() - began)
     return State.DONE
 
 
-def _description(config: Mapping[str, Any], command: str) -> dict[str, Any]:
+def _description(config: Mapping[str, Any]) -> dict[str, Any]:
     method = method_class(config["method"]["name"])
     return {
         "name": f"{config['method']['label']} P{config['dataset']['points']['count']}",
@@ -97,8 +102,6 @@ def _description(config: Mapping[str, Any], command: str) -> dict[str, Any]:
         "label": config["method"]["label"],
         "note": method.note,
         "seed": config["seed"],
-        "config": config,
-        "command": command,
     }
 
 
@@ -123,19 +126,14 @@ def _run(run: Run, config: Mapping[str, Any], listener: Listener) -> dict[str, A
         torch.set_num_threads(config["threads"])
     fabric = _fabric(config)
     _forget_peak_memory()
-    origin = provenance(fabric.device.type, torch.get_num_threads())  # of the code that was loaded, not of what lies there later
+    origin = provenance(fabric.device.type, torch.get_num_threads())  # now: the checkout may change while the run goes on
     source = build_source(config["dataset"], "train")
     points = points_of(config, "train")
     torch.manual_seed(config["seed"])
     model = build_model(config, source.categories)
     supervision = method_class(config["method"]["name"]).supervision
-    timings = None
-    if model.trainable:
-        dataset = training_dataset(config, points, supervision)
-        LOGGER.info("training %s on %d images", run.run_id, len(dataset))
-        timings = train(run, config, model, dataset, fabric, listener)
-    else:
-        model.to(fabric.device)
+    timings = _trained(run, config, model, points, supervision, fabric, listener) if model.trainable else None
+    model.to(fabric.device)
     if fabric.global_rank > 0:
         return {}
     metrics = _evaluate(run, config, model, source, points, supervision == "masks", fabric.device, listener)
@@ -152,6 +150,24 @@ def _run(run: Run, config: Mapping[str, Any], listener: Listener) -> dict[str, A
             "seeds": {"run": config["seed"], "points": config["dataset"]["points"]["seed"]},
         },
     }
+
+
+def _trained(
+    run: Run, config: Mapping[str, Any], model: Model, points: PointsFile, supervision: str, fabric: Fabric,
+    listener: Listener,
+) -> dict[str, Any]:
+    """Train the model, or load what an interrupted run had finished training; returns the timings."""
+    finished = (run.read() or {}).get("timings") if run.record_file.exists() else None
+    if finished and run.weights_file.exists():
+        LOGGER.info("%s was trained before; evaluating", run.run_id)
+        load_weights(run.weights_file, model)
+        return finished
+    dataset = training_dataset(config, points, supervision)
+    LOGGER.info("training %s on %d images", run.run_id, len(dataset))
+    timings = train(run, config, model, dataset, fabric, listener)
+    if fabric.global_rank == 0:
+        run.update(timings=timings)
+    return timings
 
 
 def _supervision(config: Mapping[str, Any], supervision: str) -> dict[str, Any]:
@@ -189,11 +205,12 @@ def _evaluate(
     run: Run, config: Mapping[str, Any], model: Model, source, points, masks: bool, device: torch.device, listener: Listener
 ) -> dict[str, Any]:
     settings = config["evaluation"]
-    evaluator = Evaluator(model, source.categories, settings["batch_size"], device, listener)
+    evaluator = Evaluator(model, source.categories, device, listener)
     val = build_source(config["dataset"], "val")
     val_points = points_of(config, "val")
     val_data = evaluation_dataset(config, val, val_points, masks)
-    gallery = spread(len(val_data), settings["gallery_images"])
+    labelled = spread(len(val_data), settings["label_images"])
+    gallery = [labelled[i] for i in spread(len(labelled), settings["gallery_images"])]
     photographs = config["report"]["photographs"]
     with_images = config["dataset"]["redistributable"] if photographs == "auto" else bool(photographs)
     book = PictureBook(run.pictures, gallery, "val", val.categories, with_images)
@@ -202,9 +219,7 @@ def _evaluate(
         "labels_train": evaluator.labels(
             "labels of training images", train_data, spread(len(train_data), settings["label_images"]), None
         ),
-        "labels_val": evaluator.labels(
-            "labels of validation images", val_data, spread(len(val_data), settings["label_images"]), book
-        ),
+        "labels_val": evaluator.labels("labels of validation images", val_data, labelled, book),
         "val": None if config["head"]["name"] == "none" else evaluator.predictions(val_data, book),
     }
     book.write()

@@ -34,7 +34,13 @@ def _processor() -> str:
 
 def package_versions() -> dict[str, str]:
     """Installed versions of the packages that results depend on."""
-    return {name: metadata.version(name) for name in PACKAGES}
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"  # such as mmcv-lite beside a compiled mmcv
+    return found
 
 
 def provenance(device: str, threads: int) -> dict[str, Any]:
@@ -44,7 +50,7 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
         device: device type that the run uses, ``cpu`` or ``cuda``.
         threads: torch threads of the process.
     """
-    status = _git("status", "--porcelain", "--untracked-files=no")
+    status = _git("status", "--porcelain", "--", "methods", "benchmark", "reports", "slurm", "pyproject.toml")
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
     return {
         "revision": _git("rev-parse", "HEAD"),

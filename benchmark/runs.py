@@ -34,7 +34,6 @@ NOT_IDENTITY = (
     "dataset.points.file",
     "schedule.log_every",
     "schedule.checkpoint_every",
-    "evaluation.batch_size",
     "evaluation.gallery_images",
 )
 """Config keys that say where and how a run is executed, not what it computes. The data themselves enter a run's identity
@@ -135,8 +134,11 @@ class Run:
 
     def update(self, **changes: Any) -> dict[str, Any]:
         """Change fields of the record (creating it if needed) and write it atomically; returns the whole record."""
-        record = self.read() or {"schema": SCHEMA, "run_id": self.run_id, "created": now()}
-        record.update(changes)
+        try:
+            record = self.read()
+        except ValueError:
+            record = None  # half a file of a crashed machine: what is written now replaces it
+        record = {**(record or {"schema": SCHEMA, "run_id": self.run_id, "created": now()}), **changes}
         write_json_atomically(self.record_file, record)
         return record
 
@@ -161,6 +163,9 @@ def identity(config: Mapping[str, Any], points_fingerprints: Mapping[str, str]) 
             if path not in NOT_IDENTITY:
                 result[key] = kept(value, f"{path}.") if isinstance(value, Mapping) else value
         return result
+
+    if config["precision"] != "auto":  # auto is the device's choice, like the device itself
+        config = {**config, "chosen_precision": config["precision"]}
 
     return {"config": kept(config, ""), "points": dict(points_fingerprints)}
 

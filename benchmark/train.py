@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from benchmark.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from benchmark.runs import Diverged, Run
 from methods.base.model import Model
-from methods.base.types import Progress, collate
+from methods.base.types import PointBatch, Progress, collate
 
 SLOW_PARAMETERS = ("encoder.backbone.", "sampling_offsets", "reference_points")
 """Parameters that get ``backbone_lr_factor`` of the learning rate, as in Deformable DETR and Panoptic SegFormer."""
@@ -90,8 +90,7 @@ class EpochKeys(Dataset):
 
     def __getitem__(self, key: tuple[int, int]):
         epoch, index = key
-        self.dataset.set_epoch(epoch)
-        return self.dataset[index]
+        return self.dataset.item(index, epoch)
 
 
 def parameter_groups(model: nn.Module, lr: float, backbone_lr_factor: float) -> list[dict[str, Any]]:
@@ -124,6 +123,7 @@ def train(
     """
     schedule = Schedule.of(config["schedule"], len(dataset))  # type: ignore[arg-type]
     settings = config["schedule"]
+    model.to(fabric.device)  # before the optimiser: its restored state has to lie where the parameters lie
     optimizer = torch.optim.AdamW(
         parameter_groups(model, settings["lr"], settings["backbone_lr_factor"]), weight_decay=settings["weight_decay"]
     )
@@ -132,7 +132,8 @@ def train(
     start, seconds = (found[0], found[1]["seconds"]) if found else (0, {})
     model.stopwatch.seconds = dict(seconds)
     wrapped, optimizer = fabric.setup(model, optimizer)
-    log = MetricsLog(run.metrics_file, start, enabled=fabric.global_rank == 0)
+    board = run.folder / "tensorboard" if config["tensorboard"] else None
+    log = MetricsLog(run.metrics_file, start, enabled=fabric.global_rank == 0, tensorboard=board)
     batches = iter(_loader(config, dataset, schedule, start, fabric))
     watch = model.stopwatch
     wrapped.train()
@@ -143,13 +144,16 @@ def train(
             group["lr"] = rate * step_decay(settings, step / schedule.total_steps)
         torch.manual_seed((config["seed"] * 1_000_003 + step) * 1009 + fabric.global_rank)
         with mixed_precision(config["precision"], fabric.device):
-            losses = {name: loss.float() for name, loss in wrapped(batch, schedule.progress(step)).items()}
-        values = _finite(losses, step, batch.image_ids)
+            losses = _losses(wrapped, batch, schedule.progress(step))
+        with watch("losses"):
+            values = _finite(losses, step, batch.image_ids, fabric)
         with watch("backward"):
             optimizer.zero_grad()
             fabric.backward(torch.stack(list(losses.values())).sum())
         with watch("optimizer"):
-            fabric.clip_gradients(wrapped, optimizer, max_norm=settings["clip_norm"], error_if_nonfinite=False)
+            norm = fabric.clip_gradients(wrapped, optimizer, max_norm=settings["clip_norm"], error_if_nonfinite=False)
+            if not torch.isfinite(norm):
+                raise _diverged("The gradient", step, batch.image_ids)
             optimizer.step()
         done = step + 1
         if done % settings["log_every"] == 0 or done == schedule.total_steps:
@@ -191,23 +195,46 @@ def _loader(config: Mapping[str, Any], dataset: Dataset, schedule: Schedule, sta
     )
 
 
-def _finite(losses: Mapping[str, Tensor], step: int, image_ids: list) -> dict[str, float]:
+def _losses(model: nn.Module, batch: PointBatch, progress: Progress) -> dict[str, Tensor]:
+    try:
+        return {name: loss.float() for name, loss in model(batch, progress).items()}
+    except FloatingPointError as error:
+        raise _diverged(str(error).removesuffix(" are not finite"), progress.step, batch.image_ids) from None
+
+
+def _diverged(what: str, step: int, image_ids: list) -> Diverged:
+    return Diverged(
+        f"{what} is not finite at step {step} (images {', '.join(map(str, image_ids))}); "
+        "lower schedule.lr or look at these images and their points."
+    )
+
+
+def _finite(losses: Mapping[str, Tensor], step: int, image_ids: list, fabric: Fabric) -> dict[str, float]:
+    """The losses as numbers; Diverged on every device if one of them is not finite on some device."""
     together = torch.stack([loss.detach() for loss in losses.values()])  # one transfer from the device
     values = dict(zip(losses, together.tolist(), strict=True))
     broken = sorted(name for name, value in values.items() if not math.isfinite(value))
-    if broken:
-        raise Diverged(
-            f"Loss {', '.join(broken)} is not finite at step {step} (images {', '.join(map(str, image_ids))}); "
-            "lower schedule.lr or look at these images and their points."
-        )
+    anywhere = bool(broken)
+    if fabric.world_size > 1:
+        anywhere = bool(fabric.all_reduce(torch.tensor(float(anywhere), device=fabric.device), reduce_op="sum"))
+    if anywhere:
+        raise _diverged(f"Loss {', '.join(broken) or 'of another device'}", step, image_ids)
     return values
 
 
 class MetricsLog:
-    """``metrics.jsonl``: one JSON line per logged step. Lines after the step that a run resumes from are dropped."""
+    """``metrics.jsonl``: one JSON line per logged step. Lines after the step that a run resumes from are dropped.
 
-    def __init__(self, path: Path, start: int, enabled: bool = True):
+    Args:
+        path: the file.
+        start: step that the run resumes from.
+        enabled: False on all devices but the first.
+        tensorboard: folder for TensorBoard files of the same numbers, or None.
+    """
+
+    def __init__(self, path: Path, start: int, enabled: bool = True, tensorboard: Path | None = None):
         self.path, self.enabled = path, enabled
+        self.board = _tensorboard(tensorboard, start) if enabled and tensorboard else None
         if enabled:
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = path.read_text().splitlines() if path.exists() else []
@@ -219,3 +246,16 @@ class MetricsLog:
             line = {"step": step, "lr": lr, "loss": sum(losses.values()), **losses}
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
+            if self.board is not None:
+                for name in line.keys() - {"step"}:
+                    self.board.add_scalar(name, line[name], step)
+                self.board.flush()
+
+
+def _tensorboard(folder: Path, start: int):
+    """A writer of TensorBoard files that hides what an interrupted run wrote after the step it resumes from."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ModuleNotFoundError("tensorboard=true needs the package: pip install '.[tensorboard]'.") from None
+    return SummaryWriter(str(folder), purge_step=start + 1)

@@ -57,14 +57,20 @@ class PointDataset(Dataset[PointSample]):
         return len(self._kept)
 
     def __getitem__(self, index: int) -> PointSample:
-        record, _, image, points, _ = self._load(index)
+        return self.item(index, int(self._epoch))
+
+    def item(self, index: int, epoch: int) -> PointSample:
+        """The sample at ``index`` with the random transforms of an epoch, whatever epoch was set."""
+        record, _, image, points, _ = self._load(index, epoch)
         return PointSample(image, points, record.id, (record.height, record.width))
 
-    def _load(self, index: int) -> tuple[ImageRecord, Geometry, torch.Tensor, PointLabels, PointLabels]:
+    def _load(
+        self, index: int, epoch: int
+    ) -> tuple[ImageRecord, Geometry, torch.Tensor, PointLabels, PointLabels]:
         """Record, drawn geometry, transformed image, transformed points and original points of an item."""
         image_index = int(self._kept[index])
         record = self.points.records[image_index]
-        rng = np.random.default_rng([self.seed, int(self._epoch), range(len(self))[index]])
+        rng = np.random.default_rng([self.seed, epoch, range(len(self))[index]])
         geometry = self.transform.draw((record.height, record.width), rng)
         original = self.points.labels_of(image_index)
         image = geometry.image(self._images.read_image(record))
@@ -95,8 +101,8 @@ class MaskDataset(PointDataset):
         super().__init__(source, points, transform, seed, drop_without_things)
         self._source = source
 
-    def __getitem__(self, index: int) -> MaskSample:
-        record, geometry, image, points, original = self._load(index)
+    def item(self, index: int, epoch: int) -> MaskSample:
+        record, geometry, image, points, original = self._load(index, epoch)
         ids = target_map(self._source.read_annotation(record), original, self._source.categories, record)
         moved = geometry.ids(ids, points)
         return _mask_sample(image, points, record, moved, geometry)

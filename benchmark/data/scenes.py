@@ -48,6 +48,7 @@ class SceneRecipe:
         radius, small_radius: smallest and largest radius of usual and of small objects, as shares of the side.
         texture: strength of the textures of things and stuff, 1 = strong stripes. The colour prior of the methods joins
             pixels that look alike; strong textures leave it nothing to join.
+        outline: width of the dark rim of objects as a share of the side, the contrast between touching objects.
         colour_jitter: standard deviation of an object's hue (a full turn = 1) about its class's; classes are 0.1 apart.
         noise: standard deviation of the pixel noise, white = 1.
         stuff_only: probability of a scene without objects.
@@ -60,6 +61,7 @@ class SceneRecipe:
     radius: tuple[float, float] = (0.11, 0.24)
     small_radius: tuple[float, float] = (0.06, 0.1)
     texture: float = 0.35
+    outline: float = 0.016
     colour_jitter: float = 0.03
     noise: float = 0.01
     stuff_only: float = 0.04
@@ -78,8 +80,8 @@ class SceneRecipe:
             low, high = getattr(self, name)
             if not 0 < low <= high <= 0.5:
                 raise ValueError(f"{name} must be two growing shares of the side, at most 0.5, it is [{low}, {high}].")
-        if min(self.colour_jitter, self.noise, self.texture) < 0:
-            raise ValueError("colour_jitter, noise and texture must not be negative.")
+        if min(self.colour_jitter, self.noise, self.texture) < 0 or self.outline <= 0:
+            raise ValueError("colour_jitter, noise and texture must not be negative, and outline must be positive.")
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def _newcomer(things: Sequence[Thing], recipe: SceneRecipe, rng: np.random.Gener
 
 
 def _neighbour(anchor: Thing, recipe: SceneRecipe, rng: np.random.Generator) -> Thing:
-    radius = anchor.radius * rng.uniform(0.75, 1.25)
+    radius = anchor.radius * rng.uniform(0.6, 1.4)
     for _ in range(10):
         gap, direction = (anchor.radius + radius) * rng.uniform(0.7, 0.95), rng.uniform(0, 2 * math.pi)
         x, y = anchor.x + gap * math.cos(direction), anchor.y + gap * math.sin(direction)

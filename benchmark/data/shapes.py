@@ -40,8 +40,8 @@ def _disc(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.hypot(u, v) - 1
 
 
-def _square(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.maximum(np.abs(u), np.abs(v)) - 0.88
+def _bar(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(u) - 1.2, np.abs(v) - 0.5)
 
 
 def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -56,7 +56,7 @@ def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 SHAPES = (
     Shape("disc", 0.00, _disc, lambda u, v: np.cos(2 * math.pi * np.hypot(u, v))),
-    Shape("square", 0.10, _square, lambda u, v: np.cos(2 * math.pi * u)),
+    Shape("bar", 0.10, _bar, lambda u, v: np.cos(2 * math.pi * u)),
     Shape("triangle", 0.90, _triangle, lambda u, v: np.sin(2 * math.pi * u) * np.sin(2 * math.pi * v)),
     Shape("star", 0.20, _star, lambda u, v: np.zeros_like(u)),
 )
@@ -139,8 +139,8 @@ def paint(
     """
     period = 5 * recipe.size / 128 / thing.radius
     u, v = local
-    width = max(1.0, recipe.size / 100)
+    width = recipe.outline * recipe.size
     brightness = 1 + 0.18 * recipe.texture * shape.texture(u / period, v / period) - 0.10 * v
-    brightness *= 1 - 0.45 * np.exp(np.minimum(distance, 0) / width)
+    brightness *= 1 - 0.55 * np.exp(np.minimum(distance, 0) / width)
     alpha = np.clip(0.5 - distance, 0, 1)[..., None]
     image += alpha * (thing.colour * brightness[..., None] - image)

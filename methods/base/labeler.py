@@ -33,8 +33,11 @@ class PseudoLabeler(nn.Module, ABC):
         self.channels = channels
 
     @abstractmethod
-    def predict_maps(self, features: Features, batch: PointBatch) -> Any:
-        """The branch maps of this step, computed once; labels and losses read them. Any type of the method's own."""
+    def predict_maps(self, features: Features | None, batch: PointBatch) -> Any:
+        """The branch maps of this step, computed once; labels and losses read them. Any type of the method's own.
+
+        ``features`` is None where nothing reads the encoder: for a labeler without parameters in a model without a head.
+        """
 
     @abstractmethod
     def pseudo_labels(self, maps: Any, batch: PointBatch, progress: Progress) -> list[PseudoLabels]:

@@ -179,7 +179,9 @@ class Mask2FormerHead(PanopticHead):
             return 2 * (target.classes,)
         points = target.sample_points(self.num_points)[None]
         everyone = torch.arange(len(target.classes), device=points.device)
-        predicted = InstanceData(scores=class_logits, masks=logits_at(mask_logits[None], points)[0])
+        # a diverged network gives NaN; the run has to end with a NaN loss, not with an error of the assignment
+        scores, masks = torch.nan_to_num(class_logits), torch.nan_to_num(logits_at(mask_logits[None], points)[0])
+        predicted = InstanceData(scores=scores, masks=masks)
         given = InstanceData(labels=target.classes, masks=target.at(points.expand(len(everyone), -1, -1), everyone))
         assigned = self.assigner.assign(predicted, given).gt_inds
         queries = assigned.nonzero()[:, 0]

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,31 @@ class Stopwatch:
             torch.cuda.synchronize()
 
 
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """What `Model.label` gives: dense labels per image, and (B, K, h, w) class logits of a semantic branch or None."""
+
+    labels: list[PseudoLabels]
+    semantic_logits: Tensor | None
+
+
+def all_finite(*values: object) -> bool:
+    """Whether every floating-point tensor in nested lists, tuples and dataclasses is finite (one device transfer)."""
+
+    def tensors(value: object) -> Iterator[Tensor]:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                yield from tensors(item)
+        elif is_dataclass(value):
+            for field in fields(value):
+                yield from tensors(getattr(value, field.name))
+
+    checks = [torch.isfinite(t.detach()).all() for t in tensors(values) if t.is_floating_point()]
+    return not checks or bool(torch.stack(checks).all())
+
+
 class Model(nn.Module, ABC):
     """What is trained and evaluated. Runner, evaluation, label and predict know nothing else.
 
@@ -83,7 +109,7 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def label(
         self, batch: PointBatch, output_sizes: Sequence[tuple[int, int]] | None = None
-    ) -> list[PseudoLabels]:
+    ) -> Labelling:
         """Dense labels from images and points, as a trained labeler gives them.
 
         Args:
@@ -137,6 +163,8 @@ class PanopticModel(Model):
         with self.stopwatch("forward"):
             features = self.encoder(batch.images, batch.padding)
             maps = self.labeler.predict_maps(features, batch)
+            if not all_finite(features, maps):
+                raise FloatingPointError("The network's maps are not finite")
         with self.stopwatch("pseudo_labels"):
             labels = self._labels(maps, batch, progress)
         with self.stopwatch("losses"):
@@ -164,24 +192,13 @@ class PanopticModel(Model):
     @torch.no_grad()
     def label(
         self, batch: PointBatch, output_sizes: Sequence[tuple[int, int]] | None = None
-    ) -> list[PseudoLabels]:
-        maps = self.labeler.predict_maps(self._features(batch), batch)
+    ) -> Labelling:
+        features = self.encoder(batch.images, batch.padding) if self.needs_features else None
+        maps = self.labeler.predict_maps(features, batch)
         labels = self._labels(maps, batch, Progress.finished())
-        if output_sizes is None:
-            return labels
-        return [
-            resized_labels(one, size, out) for one, size, out in zip(labels, batch.sizes, output_sizes, strict=True)
-        ]
-
-    @torch.no_grad()
-    def semantic_logits(self, batch: PointBatch) -> Tensor | None:
-        """(B, K, h, w) class logits of the labeler's semantic branch, or None without one."""
-        if not self.labeler.trainable:
-            return None
-        return self.labeler.semantic_logits(self.labeler.predict_maps(self._features(batch), batch))
-
-    def _features(self, batch: PointBatch):
-        return self.encoder(batch.images, batch.padding) if self.needs_features else None
+        if output_sizes is not None:
+            labels = [resized_labels(*each) for each in zip(labels, batch.sizes, output_sizes, strict=True)]
+        return Labelling(labels, self.labeler.semantic_logits(maps) if self.labeler.trainable else None)
 
 
 def resized_labels(labels: PseudoLabels, size: tuple[int, int], output_size: tuple[int, int]) -> PseudoLabels:

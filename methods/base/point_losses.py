@@ -136,7 +136,7 @@ class SemanticObjective:
             losses["semantic_partial"] = self.partial_weight * sum(partial_cross_entropy(z, labels) for z in maps.logits)
         if self.color_weight:
             lab, valid = lab_at(batch.images, batch.padding, grid)
-            spacing = scaled_cells(self.color_dilation, min(batch.input_size), self.reference_side)
+            spacing = scaled_cells(self.color_dilation, min(map(min, batch.sizes)), self.reference_side)
             pairs = similar_pairs(lab, valid, self.color_kernel, spacing, self.color_threshold, self.mask_border)
             weight = self.color_weight * progress.warmup(self.color_warmup)
             losses["semantic_color"] = weight * sum(pairwise_color_loss(z, pairs) for z in maps.logits)

@@ -104,13 +104,23 @@ def _moved(value: Any, device: torch.device | str) -> Any:
     return value.to(device) if hasattr(value, "to") else value
 
 
+def _pinned(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_pinned(item) for item in value]
+    return value.pin_memory() if hasattr(value, "pin_memory") else value
+
+
 class _Movable:
-    """``to(device)`` for a frozen dataclass: every tensor field moves, also in lists and nested types."""
+    """``to(device)`` and ``pin_memory()`` for a frozen dataclass: every tensor field moves, also in lists and nested types."""
 
     __slots__ = ()
 
     def to(self, device: torch.device | str):
-        return replace(self, **{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})  # type: ignore[type-var]
+        return replace(self, **{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
+
+    def pin_memory(self):
+        """A copy in page-locked memory, as a data loader with ``pin_memory`` asks for."""
+        return replace(self, **{f.name: _pinned(getattr(self, f.name)) for f in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,10 @@ class SemanticsNearest(PseudoLabeler):
         super().__init__(categories, channels)
         self.semantic = SemanticBranch(len(categories), channels, layers, heads, feedforward)
         self.objective = SemanticObjective(
-            presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border,
-            dilation, reference_side, color_warmup, scale_semantic_by_things,
+            presence_weight=presence_weight, partial_weight=partial_weight, color_weight=color_weight,
+            color_kernel=color_kernel, color_dilation=color_dilation, color_threshold=color_threshold,
+            mask_border=mask_border, dilation=dilation, reference_side=reference_side, color_warmup=color_warmup,
+            scale_by_things=scale_semantic_by_things,
         )
         self.stuff_threshold, self.warmup = stuff_threshold, warmup
 

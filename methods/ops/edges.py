@@ -6,6 +6,8 @@ unspecified finite values, which the geodesics ignore.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,12 +47,27 @@ def neighbour_values(values: Tensor) -> Tensor:
 
 def semantic_change(probs: Tensor) -> Tensor:
     """L1 distance ``sum_k |P_k(u) - P_k(v)|`` of the class probabilities (K, h, w) at both ends of an edge: (h, w, 8)."""
-    return (neighbour_values(probs) - probs).abs().sum(dim=1).permute(1, 2, 0)
+    return _both_ways(probs, lambda u, v: (u - v).abs().sum(dim=0))
 
 
 def feature_change(embedding: Tensor) -> Tensor:
     """Cosine-like distance ``max(0, 1 - F(u) . F(v))`` of embeddings (D, h, w), not normalised here: (h, w, 8)."""
-    return (1 - (neighbour_values(embedding) * embedding).sum(dim=1)).clamp(min=0).permute(1, 2, 0)
+    return _both_ways(embedding, lambda u, v: (1 - (u * v).sum(dim=0)).clamp(min=0))
+
+
+def _both_ways(values: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """A symmetric cost of the ends of an edge, computed once and entered in both directions; 0 where edges leave the map."""
+    height, width = values.shape[-2:]
+    costs = values.new_zeros(height, width, len(NEIGHBOURS))
+    for k, (down, right) in enumerate(NEIGHBOURS):
+        if (down, right) < (0, 0):
+            continue  # the opposite direction of a later neighbour, which is number 7 - k
+        u = slice(0, height - down), slice(max(0, -right), width - max(0, right))
+        v = slice(down, height), slice(max(0, right), width + min(0, right))
+        cost = change(values[:, *u], values[:, *v])
+        costs[*u, k] = cost
+        costs[*v, len(NEIGHBOURS) - 1 - k] = cost
+    return costs
 
 
 def edge_crossing(strength: Tensor, directed: bool = True) -> Tensor:

@@ -9,8 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SMALLEST_PAPER_SIDE = 480
+"""Short side in pixels of the smallest inputs in the papers (COCO, 480 to 800). From here on their pixel constants hold as
+they are; below, they shrink with the input."""
+
 UNLABELLED = -1
 """Value of label maps where nothing is known."""
+
+
+def _scale(side: int, reference_side: int | None) -> float:
+    """How much smaller than in the papers an input is: 1 for their own sizes (short side from `SMALLEST_PAPER_SIDE` on)."""
+    return 1.0 if reference_side is None or side >= SMALLEST_PAPER_SIDE else side / reference_side
 
 
 def scaled_odd(pixels: int, side: int, reference_side: int | None = 600) -> int:
@@ -22,10 +31,10 @@ def scaled_odd(pixels: int, side: int, reference_side: int | None = 600) -> int:
         reference_side: short side that the constant belongs to; None takes the constant as it is.
 
     Returns:
-        The largest odd integer not above ``pixels * side / reference_side + 1`` (the nearest odd one), at least 1.
+        The largest odd integer not above ``pixels * scale + 1`` (the nearest odd one), at least 1. The scale is
+        ``side / reference_side`` below `SMALLEST_PAPER_SIDE`, else 1.
     """
-    scaled = pixels if reference_side is None else pixels * side / reference_side
-    return 2 * int(scaled // 2) + 1
+    return 2 * int(pixels * _scale(side, reference_side) // 2) + 1
 
 
 def scaled_cells(cells: int, side: int, reference_side: int | None = 600) -> int:
@@ -37,20 +46,20 @@ def scaled_cells(cells: int, side: int, reference_side: int | None = 600) -> int
         reference_side: short side that the constant belongs to; None takes the constant as it is.
 
     Returns:
-        The nearest whole number of cells, at least 1.
+        The nearest whole number of cells, at least 1; scaled as in `scaled_odd`.
     """
-    return cells if reference_side is None else max(1, round(cells * side / reference_side))
+    return max(1, round(cells * _scale(side, reference_side)))
 
 
 def grid_stride(side: int) -> int:
     """Stride in pixels of the grid that distances run on, from the short side of the input.
 
-    16 for the inputs of the papers (480 px, the smallest short side of their COCO training, and above), 4 at 320 px and
-    below, 8 between. At 320 px a third of the instances is smaller than one stride-16 cell.
+    16 for the inputs of the papers (480 px, the smallest short side of their COCO training, and above), 8 below, 4 at
+    320 px and below, 2 at 128 px and below. At 320 px a third of the instances is smaller than one stride-16 cell.
     """
-    if side >= 480:
+    if side >= SMALLEST_PAPER_SIDE:
         return 16
-    return 8 if side > 320 else 4
+    return next(stride for largest, stride in ((128, 2), (320, 4), (SMALLEST_PAPER_SIDE, 8)) if side <= largest)
 
 
 def grid_size(size: tuple[int, int], stride: int | None) -> tuple[int, int]:

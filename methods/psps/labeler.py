@@ -96,8 +96,10 @@ class PSPS(PseudoLabeler):
         self.semantic = SemanticBranch(len(categories), channels, layers, heads, feedforward)
         self.projector = EmbeddingProjector(channels, embedding_channels)
         self.objective = SemanticObjective(
-            presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border,
-            dilation, reference_side, color_warmup, scale_semantic_by_things,
+            presence_weight=presence_weight, partial_weight=partial_weight, color_weight=color_weight,
+            color_kernel=color_kernel, color_dilation=color_dilation, color_threshold=color_threshold,
+            mask_border=mask_border, dilation=dilation, reference_side=reference_side, color_warmup=color_warmup,
+            scale_by_things=scale_semantic_by_things,
         )
         self.metric_weight, self.temperature = metric_weight, temperature
         self.lambda_semantic, self.lambda_edge, self.lambda_manifold = lambda_semantic, lambda_edge, lambda_manifold

@@ -115,7 +115,7 @@ def test_object_range_small_share_and_stuff_only():
 def test_every_shape_is_as_large_as_it_claims():
     """Pixel areas against the areas of the ideal figures."""
     side = 2 * 0.66 * np.sqrt(3)
-    ideal = {"disc": np.pi, "square": (2 * 0.88) ** 2, "triangle": np.sqrt(3) / 4 * side**2,
+    ideal = {"disc": np.pi, "bar": 2.4, "triangle": np.sqrt(3) / 4 * side**2,
              "star": np.pi * (0.9**2 + 0.3**2 / 2)}
     axis = (np.arange(600) + 0.5) / 600 * 2.8 - 1.4
     u, v = np.meshgrid(axis, axis)
@@ -137,7 +137,7 @@ def test_classes_share_colours():
             angle = 2 * np.pi * hue[annotation.ids == segment["id"]]
             hues.setdefault(name, []).append(np.angle(np.exp(1j * angle).mean()) / (2 * np.pi))
     ranges = {name: np.quantile(values, [0.03, 0.97]) for name, values in hues.items()}
-    order = ["triangle", "disc", "square", "star"]
+    order = ["triangle", "disc", "bar", "star"]
     assert set(ranges) == set(order)
     for first, second in pairwise(order):
         assert ranges[first][1] > ranges[second][0] and np.median(hues[first]) < np.median(hues[second])

@@ -81,7 +81,7 @@ def test_scaled_constants_are_the_nearest_odd_number(pixels, side):
 
 
 def test_strides_follow_the_input():
-    assert [grid_stride(side) for side in (96, 320, 321, 479, 480, 600, 800)] == [4, 4, 8, 8, 16, 16, 16]
+    assert [grid_stride(side) for side in (96, 128, 129, 320, 321, 479, 480, 600, 800)] == [2, 2, 4, 4, 8, 8, 16, 16, 16]
     assert grid_size((600, 805), None) == (37, 50)
     assert grid_size((213, 320), None) == (53, 80)
     assert grid_size((600, 800), 8) == (75, 100)

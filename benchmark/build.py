@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.data.datasets import EvaluationDataset, MaskDataset, PointDataset
+from benchmark.data.errors import DataError
 from benchmark.data.points import ensure_points
 from benchmark.data.points_file import PointsFile
 from benchmark.data.sources import AnnotatedSource, build_images, build_source
@@ -46,11 +47,26 @@ def points_of(config: Mapping[str, Any], split: str) -> PointsFile:
     settings = config["dataset"]["points"]
     count = int(settings["count"])
     given = settings.get("file")
-    if split == "train" and given:
-        return PointsFile.load(Path(given)).select(count)
     source = build_source(config["dataset"], split)
+    if split == "train" and given:
+        return _own_points(Path(given), source, count)
     folder = Path(config["results_dir"]) / "points"
     return ensure_points(source, folder, settings["strategy"], max(DRAWN, count), int(settings["seed"])).select(count)
+
+
+def _own_points(path: Path, source: AnnotatedSource, count: int) -> PointsFile:
+    points = PointsFile.load(path)
+    if points.categories != source.categories:
+        raise DataError(f"{path}: its categories are not those of data set '{source.name}'; draw the points again from it.")
+    if count > points.count:
+        raise DataError(f"{path}: has up to {points.count} points per target; set dataset.points.count to that or less.")
+    if points.source_fingerprint != source.fingerprint:
+        raise DataError(
+            f"{path}: was not drawn from the ground truth of data set '{source.name}', so its targets cannot be found there "
+            "to measure the labels; draw the points again from this data set."
+        )
+    points.check()
+    return points.select(count)
 
 
 def training_dataset(config: Mapping[str, Any], points: PointsFile, supervision: str) -> PointDataset | MaskDataset:

@@ -34,7 +34,7 @@ class GridProgress:
         self.began = self.spoke = time.monotonic()
         self.grid_bar = self.bars.add_task("grid", total=runs, line="")
         self.stage_bar: TaskID | None = None
-        self.stage = ""
+        self.stage, self.stage_began, self.stage_first = "", self.began, 0
         self.say(f"{cells - runs} of {cells} cells need nothing, {runs} to run" if runs < cells else f"{runs} cells to run")
 
     def __enter__(self) -> GridProgress:
@@ -81,9 +81,12 @@ class GridProgress:
 
     def _plain(self, stage: str, done: int, total: int, line: str) -> None:
         moment = time.monotonic()
+        if stage != self.stage:
+            self.stage, self.stage_began, self.stage_first = stage, moment, done
         if moment - self.spoke > QUIET_SECONDS:
             self.spoke = moment
-            self.say(f"    {stage} {done}/{total} after {moment - self.began:.0f} s {line}")
+            left = (moment - self.stage_began) / max(1, done - self.stage_first) * (total - done)
+            self.say(f"    {stage} {done}/{total} after {moment - self.began:.0f} s, {left:.0f} s left  {line}")
 
     def _close_stage(self) -> None:
         if self.stage_bar is not None:

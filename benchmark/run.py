@@ -58,8 +58,10 @@ def read_request(arguments: Sequence[str]) -> Request:
     for override in parse_overrides(arguments):
         if override.key_or_group not in WORDS:
             overrides.append(override.input_line)
-            continue
-        words[override.key_or_group] = override.get_value_element_as_str()
+        elif override.is_sweep_override():  # seeds=0,1 means seeds=[0,1]
+            words[override.key_or_group] = f"[{','.join(override.sweep_string_iterator())}]"
+        else:
+            words[override.key_or_group] = override.get_value_element_as_str()
     if "grid" not in words:
         raise ConfigError(f"Say which grid to run: grid=NAME. Known: {', '.join(names_in('grid'))}.")
     if words.get("retry") not in (None, "failed"):
@@ -109,9 +111,12 @@ def command_for(request: Request, cell: Cell) -> str:
 
 def pending(run: Run, request: Request) -> str:
     """Why a run would be started, or "" if it would not."""
-    record = run.read()
     if request.force == run.run_id:
         return "forced"
+    try:
+        record = run.read()
+    except ValueError:
+        return "unreadable record"
     if record is None:
         return "missing"
     state = State(record["state"])
@@ -148,7 +153,8 @@ def plan_table(planned: Sequence[tuple[Cell, Run]], request: Request) -> Table:
         table.add_column(column, overflow="fold")
     for cell, run in planned:
         axes = " ".join(f"{axis}={value}" for axis, value in cell.axes.items())
-        table.add_row(run.run_id, axes, str(cell.seed), str(run.state), pending(run, request) or "no")
+        why = pending(run, request)
+        table.add_row(run.run_id, axes, str(cell.seed), "?" if why == "unreadable record" else str(run.state), why or "no")
     return table
 
 
@@ -159,9 +165,16 @@ def run_all(planned: Sequence[tuple[Cell, Run]], request: Request, console: Cons
     from benchmark.worker import run_in_process
 
     todo = [(cell, run) for cell, run in planned if pending(run, request)]
+    for run in (run for _, run in planned if run not in {other for _, other in todo} and run.state == State.RUNNING):
+        owner = (run.read() or {})["owner"]
+        console.print(f"{run.run_id} is running as process {owner['pid']} on {owner['host']}; if that is long gone: "
+                      f"force={run.run_id}", markup=False, soft_wrap=True)
     failed = 0
     with GridProgress(console, len(todo), len(planned)) as progress:
         for cell, run in todo:
+            if not pending(run, request):
+                progress.say(f"{run.run_id} has been taken up by another command")
+                continue
             if request.force == run.run_id:
                 shutil.rmtree(run.folder)
             progress.start(run.run_id)
@@ -189,8 +202,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         planned = plan(grid, request)
         if request.force and request.force not in {run.run_id for _, run in planned}:
             raise unknown("run of this grid", request.force, [run.run_id for _, run in planned])
-    except (ConfigError, DataError) as error:
-        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+    except (ConfigError, DataError, ValueError, TypeError, KeyError) as error:
+        # a value of the wrong kind is refused by whatever reads it first: in one sentence, before anything runs
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        console.print(f"error: {message}", style="red", markup=False, soft_wrap=True)
         return 2
     if request.plan:
         console.print(plan_table(planned, request))

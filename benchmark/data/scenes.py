@@ -55,14 +55,14 @@ class SceneRecipe:
     """
 
     size: int = 128
-    objects: tuple[int, int] = (2, 5)
+    objects: tuple[int, int] = (2, 4)
     touching: float = 0.5
     small_share: float = 0.2
-    radius: tuple[float, float] = (0.11, 0.24)
-    small_radius: tuple[float, float] = (0.06, 0.1)
+    radius: tuple[float, float] = (0.16, 0.32)
+    small_radius: tuple[float, float] = (0.09, 0.14)
     texture: float = 0.35
     outline: float = 0.016
-    colour_jitter: float = 0.03
+    colour_jitter: float = 0.02
     noise: float = 0.01
     stuff_only: float = 0.04
 

@@ -111,7 +111,7 @@ def _pinned(value: Any) -> Any:
 
 
 class _Movable:
-    """``to(device)`` and ``pin_memory()`` for a frozen dataclass: every tensor field moves, also in lists and nested types."""
+    """``to(device)`` and ``pin_memory()`` for a frozen dataclass: every tensor moves, also in lists and nested types."""
 
     __slots__ = ()
 

@@ -14,7 +14,7 @@ class FullMasks(PseudoLabeler):
     """Full supervision with the same network, schedule and data."""
 
     supervision = "masks"
-    note = "upper bound: trained on full masks"
+    note = "upper bound: trained on full masks, which are its labels"
 
     def predict_maps(self, features: Features | None, batch: MaskBatch) -> None:
         return None

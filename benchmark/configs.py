@@ -34,7 +34,8 @@ def names_in(group: str) -> list[str]:
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that is not known: the closest one, then all of them."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    siblings = [other for other in known if other.split(".")[:-1] == name.split(".")[:-1]]
+    close = difflib.get_close_matches(name, siblings or known, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else "."
     return ConfigError(f"Unknown {what} '{name}'{hint} Known: {', '.join(known)}.")
 

@@ -56,6 +56,9 @@ def read_request(arguments: Sequence[str]) -> Request:
     words: dict[str, Any] = {}
     overrides = []
     for override in parse_overrides(arguments):
+        if override.key_or_group == "seed":
+            value = override.get_value_element_as_str()
+            raise ConfigError(f"'{override.input_line}' would hold for one run; write seeds=[{value}].")
         if override.key_or_group not in WORDS:
             overrides.append(override.input_line)
         elif override.is_sweep_override():  # seeds=0,1 means seeds=[0,1]
@@ -84,7 +87,7 @@ def _seeds(text: str | None) -> list[int] | None:
         return None
     value = OmegaConf.to_container(OmegaConf.create({"seeds": OmegaConf.create(f"v: {text}").v}))["seeds"]
     seeds = value if isinstance(value, list) else [value]
-    if not seeds or not all(isinstance(seed, int) for seed in seeds):
+    if not seeds or not all(type(seed) is int for seed in seeds):  # bool is an int, but no seed
         raise ConfigError(f"seeds={text} is not a list of whole numbers; write seeds=[0,1,2].")
     return seeds
 
@@ -105,7 +108,7 @@ def command_for(request: Request, cell: Cell) -> str:
     """The command line that repeats exactly one cell."""
     axes = [f"{axis}={value}" for axis, value in cell.axes.items()]
     kept = [word for word in request.overrides if word.split("=", 1)[0] not in cell.axes]
-    words = [f"grid={request.grid}", *kept, *axes, f"seeds=[{cell.seed}]"]
+    words = [f"grid={request.grid}", *kept, *axes, f"seeds=[{cell.seed}]", "retry=failed"]
     return "python -m benchmark.run " + " ".join(shlex.quote(word) for word in words)
 
 
@@ -175,7 +178,7 @@ def run_all(planned: Sequence[tuple[Cell, Run]], request: Request, console: Cons
             if not pending(run, request):
                 progress.say(f"{run.run_id} has been taken up by another command")
                 continue
-            if request.force == run.run_id:
+            if request.force == run.run_id and run.folder.exists():
                 shutil.rmtree(run.folder)
             progress.start(run.run_id)
             command = command_for(request, cell)

@@ -44,6 +44,8 @@ class Schedule:
     @classmethod
     def of(cls, config: Mapping[str, Any], images: int) -> Schedule:
         """From the ``schedule`` config and the number of training images; ValueError unless exactly one is given."""
+        if not isinstance(config["batch_size"], int) or config["batch_size"] < 1:
+            raise ValueError(f"schedule.batch_size must be a whole number from 1 on, it is {config['batch_size']}.")
         per_epoch = math.ceil(images / config["batch_size"])
         if (config["steps"] is None) == (config["epochs"] is None):
             raise ValueError("Give exactly one of schedule.steps and schedule.epochs and set the other to null.")
@@ -199,7 +201,7 @@ def _losses(model: nn.Module, batch: PointBatch, progress: Progress) -> dict[str
     try:
         return {name: loss.float() for name, loss in model(batch, progress).items()}
     except FloatingPointError as error:
-        raise _diverged(str(error).removesuffix(" are not finite"), progress.step, batch.image_ids) from None
+        raise _diverged(str(error).removesuffix(" is not finite"), progress.step, batch.image_ids) from None
 
 
 def _diverged(what: str, step: int, image_ids: list) -> Diverged:

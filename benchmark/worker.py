@@ -7,6 +7,7 @@ every further device; those processes take part in training and write nothing.
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ def main(arguments: list[str]) -> int:
     from benchmark.execute import execute
     from benchmark.progress import GridProgress
 
+    logging.getLogger("benchmark").setLevel(logging.INFO)
     job = json.loads(Path(arguments[0]).read_text())
     run = Run(Path(job["results_dir"]), job["run_id"])
     with GridProgress(Console(highlight=False), 1, 1) as progress:

@@ -54,7 +54,7 @@ class SceneRecipe:
         stuff_only: probability of a scene without objects.
     """
 
-    size: int = 128
+    size: int = 192
     objects: tuple[int, int] = (2, 4)
     touching: float = 0.5
     small_share: float = 0.2

@@ -164,7 +164,7 @@ class PanopticModel(Model):
             features = self.encoder(batch.images, batch.padding)
             maps = self.labeler.predict_maps(features, batch)
             if not all_finite(features, maps):
-                raise FloatingPointError("The network's maps are not finite")
+                raise FloatingPointError("The output of the network is not finite")
         with self.stopwatch("pseudo_labels"):
             labels = self._labels(maps, batch, progress)
         with self.stopwatch("losses"):

@@ -49,7 +49,7 @@ def test_a_pinned_override_wins_over_the_user():
 
 def test_several_values_of_another_key_make_an_axis():
     cells = expand(grid(), ["schedule.lr=1e-3,1e-4", "method=psps"])
-    assert [cell.axes["schedule.lr"] for cell in cells] == ["1e-3", "1e-4"]
+    assert [float(cell.axes["schedule.lr"]) for cell in cells] == [1e-3, 1e-4]
     assert [cell.config["schedule"]["lr"] for cell in cells] == [1e-3, 1e-4]
 
 

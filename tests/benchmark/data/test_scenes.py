@@ -82,7 +82,8 @@ def test_cache_is_bounded(monkeypatch):
 
 def test_touching_puts_objects_of_one_class_side_by_side():
     def contacts(touching):
-        source, count = Scenes(40, 3, "train", size=64, touching=touching, objects=(3, 4), stuff_only=0.0), 0
+        source, count = Scenes(40, 3, "train", size=64, touching=touching, objects=(3, 4),
+                               radius=(0.08, 0.2), stuff_only=0.0), 0
         for record in source.records:
             annotation = source.read_annotation(record)
             things = _things(source, annotation)
@@ -91,7 +92,7 @@ def test_touching_puts_objects_of_one_class_side_by_side():
                 count += sum((grown & (annotation.ids == b["id"])).any() and a["category_id"] == b["category_id"]
                              for b in things[:i])
         return count
-    assert contacts(0.0) <= 3 and contacts(0.9) >= 40
+    assert contacts(0.9) >= 40 > 3 * contacts(0.0)
 
 
 def test_object_range_small_share_and_stuff_only():
@@ -109,7 +110,7 @@ def test_object_range_small_share_and_stuff_only():
     three = areas(objects=(3, 3), stuff_only=0.0)
     assert max(map(len, three)) == 3 and np.mean([len(scene) for scene in three]) > 2.5
     small, large = (np.concatenate(areas(small_share=share, stuff_only=0.0)) for share in (1.0, 0.0))
-    assert small.max() < np.pi * (0.11 * 64) ** 2 < np.median(large)
+    assert small.max() < np.pi * (0.145 * 64) ** 2 < np.median(large)
 
 
 def test_every_shape_is_as_large_as_it_claims():
@@ -126,8 +127,8 @@ def test_every_shape_is_as_large_as_it_claims():
 
 
 def test_classes_share_colours():
-    """A class is not readable from colour alone: neighbouring classes have overlapping hues."""
-    source = Scenes(120, 1, "train", size=48, stuff_only=0.0)
+    """A class is not readable from colour alone once hues vary: neighbouring classes overlap."""
+    source = Scenes(120, 1, "train", size=48, stuff_only=0.0, colour_jitter=0.04)
     hues: dict[str, list[float]] = {}
     for record in source.records:
         hue = rgb2hsv(source.read_image(record))[..., 0]

@@ -27,7 +27,7 @@ def test_every_kind_has_its_config_file(name):
 def test_scenes_config_says_the_defaults_of_the_recipe():
     config = OmegaConf.load(CONFIGS["scenes"])
     source = build_source(config, "train")
-    assert source.recipe == SceneRecipe() and len(source.records) == 256
+    assert source.recipe == SceneRecipe() and len(source.records) == 512
     assert len(build_source(config, "val").records) == 64
 
 

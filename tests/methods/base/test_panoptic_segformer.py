@@ -246,10 +246,16 @@ def test_runs_in_bfloat16_autocast():
     assert total(losses).isfinite() and total(losses).dtype == torch.float32 and len(maps) == 2
 
 
+def head_config(name):
+    """A head's config beside the network of the papers."""
+    head = OmegaConf.merge(OmegaConf.load(CONF / "panoptic_segformer.yaml"), OmegaConf.load(CONF / f"{name}.yaml"))
+    config = OmegaConf.create({"model": OmegaConf.load(CONF.parent / "model" / "r50.yaml"), "head": head})
+    return OmegaConf.to_container(config, resolve=True)["head"]
+
+
 @pytest.mark.parametrize("name", ["panoptic_segformer", "panoptic_segformer_tiny"])
 def test_config_files_have_exactly_the_options(name):
-    full = OmegaConf.load(CONF / "panoptic_segformer.yaml")
-    config = dict(OmegaConf.merge(full, OmegaConf.load(CONF / f"{name}.yaml")))
+    config = dict(head_config(name))
     config.pop("defaults", None)
     options = {key: value for key, value in config.items() if key != "name"}
     what = f"head '{name}'"
@@ -265,7 +271,7 @@ def test_the_builder_finds_the_head():
     class Sizes:
         channels, fine_channels = 32, None
 
-    config = OmegaConf.load(CONF / "panoptic_segformer.yaml")
+    config = {key: value for key, value in head_config("panoptic_segformer").items() if key != "defaults"}
     assert isinstance(build_head(config, categories(1, 1), Sizes()), PanopticSegFormerHead)
 
 

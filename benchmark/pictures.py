@@ -8,14 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmark.data.segment_ids import encode_ids
 from benchmark.runs import write_json_atomically
 from methods.base.types import Categories
-
-
-def id_picture(ids: np.ndarray) -> Image.Image:
-    """An id map as RGB picture, id = R + 256 G + 65536 B."""
-    ids = ids.astype(np.uint32)
-    return Image.fromarray(np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8))
 
 
 class PictureBook:
@@ -54,7 +49,7 @@ class PictureBook:
         entry = self._entry(item)
         present = set(np.unique(ids).tolist())
         entry["segments"][kind] = [s for s in segments if s["id"] in present]
-        self._save(id_picture(ids), f"{entry['key']}_{kind}.png")
+        self._save(Image.fromarray(encode_ids(ids)), f"{entry['key']}_{kind}.png")
 
     def _entry(self, item: Any) -> dict[str, Any]:
         if item.index in self.entries:

@@ -21,10 +21,12 @@ from markupsafe import Markup
 
 from benchmark.runs import State
 from reports import render
-from reports.gallery import PANELS, Gallery, load_gallery
+from reports.columns import Column
+from reports.gallery import Gallery, load_gallery
 from reports.guards import check
 from reports.records import Grid, Record, load_grid
-from reports.tables import ResultTable, Stat, format_value, result_table, to_csv, to_markdown
+from reports.tables import ResultTable, Stat, result_table
+from reports.writers import format_parts, to_csv, to_markdown
 
 USAGE = "usage: python -m reports.build grid=NAME [results_dir=results]"
 
@@ -82,34 +84,48 @@ def page(grid: Grid, table: ResultTable, gallery: Gallery) -> str:
     environment = Environment(
         loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    origins = _provenance(grid.records, table.run_names())
     script = resources.files("reports").joinpath("templates/sort.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html").render(
         grid=grid,
         table=table,
-        parts=[part for part in ("quality", "cost") if any(c.part == part for c in table.shown(part))],
-        cell=format_value,
+        classes=_classes,
+        cell=format_parts,
+        spread=lambda column: max((len(format_parts(column, row)[1]) for row in table.rows), default=0),
         sort_value=lambda column, row: _sort_value(row.values.get(column.key)),
         guards=check(grid, table),
         unfinished=[r for r in grid.records if r.reason and r.state != State.DONE],
-        supervision=[(table.name(row), _supervision(row.records)) for row in table.rows],
+        supervision=_supervision(table),
         seeds=sorted({r.seed for r in grid.records if r.seed is not None}),
-        provenance=_provenance(grid.records),
+        agreed=[(what, values[0][0]) for what, values in origins if len(values) == 1],
+        differing=[(what, values) for what, values in origins if len(values) > 1],
         gallery=gallery,
-        panel_titles=PANELS,
         picture=lambda panel: render.data_uri(render.png_bytes(panel)),
         script=Markup(script),
         script_digest=digest,
     )
 
 
+def _classes(column: Column) -> str:
+    """For the style sheet and the script: the key of a text column, ``right`` for alignment, ``number`` for sorting."""
+    text = column.scale is None
+    names = {column.key: text and not column.key.startswith("axis:"), "right": column.right, "number": not text}
+    return " ".join(name for name, holds in names.items() if holds)
+
+
 def _sort_value(value: str | Stat | None) -> float | str:
     return value.mean if isinstance(value, Stat) else ""
 
 
-def _supervision(records: Sequence[Record]) -> str:
-    read = next((r.supervision for r in records if r.supervision), None)
-    return "no record" if read is None else ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in read.items())
+def _supervision(table: ResultTable) -> dict[str, list[str]]:
+    """What training read -> the rows that read it."""
+    rows: dict[str, list[str]] = {}
+    for row in table.rows:
+        read = next((r.supervision for r in row.records if r.supervision), {})
+        text = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in read.items() if value is not None)
+        rows.setdefault(text or "no record", []).append(table.name(row))
+    return rows
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -120,16 +136,16 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield f"{prefix}{key}", str(value)
 
 
-def _provenance(records: Sequence[Record]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """(what, [(value, run ids with it)]); the run ids are left out where all runs with a record agree."""
-    known = [(r.run_id, {**dict(_flat(r.provenance)), "created": r.created, "finished": r.finished}) for r in records]
-    known = [(run_id, values) for run_id, values in known if any(values.values())]
+def _provenance(records: Sequence[Record], names: Mapping[str, str]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """(what, [(value, names of the runs with it)]); the names are left out where all runs with a record agree."""
+    known = [(names[r.run_id], {**dict(_flat(r.provenance)), "created": r.created, "finished": r.finished}) for r in records]
+    known = [(name, values) for name, values in known if any(values.values())]
     lines = []
     for key in dict.fromkeys(key for _, values in known for key in values if key not in ("created", "finished")):
         runs: dict[str, list[str]] = {}
-        for run_id, values in known:
-            runs.setdefault(values.get(key, "not recorded"), []).append(run_id)
-        lines.append((key, [(value, ids if len(runs) > 1 else []) for value, ids in runs.items()]))
+        for name, values in known:
+            runs.setdefault(values.get(key, "not recorded"), []).append(name)
+        lines.append((key, [(value, found if len(runs) > 1 else []) for value, found in runs.items()]))
     starts = sorted(values["created"] for _, values in known if values["created"])
     ends = sorted(values["finished"] for _, values in known if values["finished"])
     span = [("first run created", starts[:1]), ("last run finished", ends[-1:])]

@@ -9,12 +9,16 @@ from reports.records import STAGES
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: ``key``, the title, what it means, in which of the two printed tables it is, and its unit.
+    """A column of the CSV file and, unless its part is "detail", of a printed table.
 
     Attributes:
-        part: "name" (in both), "quality" or "cost", "state" (in the quality table, last), "detail" (only in the CSV file).
+        title: heading in flat tables; unique.
+        help: what it means, without unit and split, for the list under the table; empty if the title says it.
+        part: "name" (in both printed tables), "quality" or "cost", "state" (in the quality table, last), "detail".
         scale: factor from the raw value to the shown unit; None for text.
         digits: decimals shown.
+        group: heading over neighbouring columns where headings have two levels.
+        short: heading below ``group`` and name in the list under the table; the title if empty.
     """
 
     key: str
@@ -23,62 +27,92 @@ class Column:
     part: str
     scale: float | None = None
     digits: int = 1
+    group: str = ""
+    short: str = ""
+
+    @property
+    def term(self) -> str:
+        """What the list under the table explains; columns of two splits share it."""
+        return self.short or self.title
+
+    @property
+    def right(self) -> bool:
+        """Whether its cells end at the right edge, so that digits of equal place stand below each other."""
+        return self.scale is not None or self.key in ("points", "seeds")
 
 
-def _percent(key: str, title: str, meaning: str, part: str = "quality") -> Column:
-    return Column(key, title, f"{meaning}, x100", part, 100.0)
+PREDICTION = "validation"
+LABELS = {"train": "pseudo labels, training images", "val": "pseudo labels, validation images"}
+STEP = "training step, ms"
+
+def _prediction(key: str, title: str, meaning: str) -> Column:
+    return Column(key, title, meaning, "quality", 100.0, group=PREDICTION)
+
+
+def _label(split: str, key: str, term: str, meaning: str, part: str = "quality") -> Column:
+    return Column(f"{split}_{key}", f"{term} {split}", meaning, part, 100.0, group=LABELS[split], short=term)
 
 
 VALUE_COLUMNS = (
-    _percent("pq", "PQ", "Panoptic quality on the validation images"),
-    _percent("pq_th", "PQ_th", "Panoptic quality of things"),
-    _percent("pq_st", "PQ_st", "Panoptic quality of stuff"),
-    _percent("sq", "SQ", "Segmentation quality"),
-    _percent("rq", "RQ", "Recognition quality"),
-    _percent("miou", "mIoU", "Mean IoU of the semantic map named beside it, over the classes that occur"),
-    Column("miou_source", "mIoU of", "The map that mIoU is measured on", "quality"),
+    _prediction("pq", "PQ", ""),
+    _prediction("pq_th", "PQ_th", "PQ over thing categories"),
+    _prediction("pq_st", "PQ_st", "PQ over stuff categories"),
+    _prediction("sq", "SQ", "segmentation quality: mean IoU of matched segments (IoU above 0.5)"),
+    _prediction("rq", "RQ", "recognition quality: F1 score of matching"),
+    _prediction("miou", "mIoU", "mean over the classes that occur of the IoU of a class map with the ground truth"),
+    Column("miou_source", "mIoU of", "the class map that mIoU is measured on", "quality", group=PREDICTION),
     *(
         column
-        for split in ("train", "val")
+        for split in LABELS
         for column in (
-            _percent(
-                f"{split}_instance_iou", f"label IoU {split}", f"Mean IoU of pseudo instances with their masks ({split})"
-            ),
-            _percent(
-                f"{split}_ambiguous_accuracy", f"ambiguous {split}",
-                f"Thing pixels with the label of their own instance, where the class has several ({split})",
-            ),
-            _percent(f"{split}_label_pq", f"label PQ {split}", f"Panoptic quality of the pseudo labels ({split})"),
-            _percent(f"{split}_label_pq_th", f"label PQ_th {split}", "The same of things", "detail"),
-            _percent(f"{split}_label_pq_st", f"label PQ_st {split}", "The same of stuff", "detail"),
-            _percent(f"{split}_label_pq_agnostic", f"label PQ any {split}", "The same without classes", "detail"),
-            _percent(f"{split}_thing_accuracy", f"thing pixels {split}", "Thing pixels with their own label", "detail"),
-            _percent(f"{split}_stuff_accuracy", f"stuff pixels {split}", "Stuff pixels with their class", "detail"),
-            _percent(f"{split}_box_iou", f"box IoU {split}", "Mean IoU of pseudo boxes with their boxes", "detail"),
-            Column(f"{split}_instances", f"instances {split}", "Thing instances scored", "detail", 1.0, 0),
+            _label(split, "instance_iou", "label IoU",
+                   "mean over thing instances of the IoU of a pseudo label with the mask that its points came from"),
+            _label(split, "ambiguous_accuracy", "ambiguous",
+                   "share of ambiguous pixels with the label of their own instance; a pixel of a thing is ambiguous if the "
+                   "image has two or more instances of its class"),
+            _label(split, "label_pq", "label PQ", "PQ of the pseudo labels taken as predictions"),
+            _label(split, "label_pq_th", "label PQ_th", "the same of things", "detail"),
+            _label(split, "label_pq_st", "label PQ_st", "the same of stuff", "detail"),
+            _label(split, "label_pq_agnostic", "label PQ any", "the same without classes", "detail"),
+            _label(split, "thing_accuracy", "thing pixels", "thing pixels with their own label", "detail"),
+            _label(split, "stuff_accuracy", "stuff pixels", "stuff pixels with their class", "detail"),
+            _label(split, "box_iou", "box IoU", "mean IoU of pseudo boxes with their boxes", "detail"),
+            Column(f"{split}_instances", f"instances {split}", "thing instances scored", "detail", 1.0, 0),
         )
     ),
-    Column("step_seconds", "step (ms)", "Mean time of a training step", "cost", 1e3),
+    Column("step_seconds", "step (ms)", "mean time of a training step, the sum of its stages", "cost", 1e3, 1, STEP, "step"),
     *(
-        Column(f"{stage}_seconds", f"{stage.replace('_', ' ')} (ms)", f"Mean time per step: {stage}", "cost", 1e3)
+        Column(f"{stage}_seconds", f"{stage.replace('_', ' ')} (ms)", "", "cost", 1e3, 1, STEP, stage.replace("_", " "))
         for stage in STAGES
     ),
-    Column("pseudo_labels_share", "pseudo labels (%)", "Share of the pseudo-label stage in a step", "cost", 100.0),
-    Column("peak_memory_mb", "memory (MB)", "Peak memory", "cost", 1.0, 0),
-    Column("wall_seconds", "wall (min)", "Wall time of the run", "cost", 1 / 60),
-    Column("network_parameters", "network (M)", "Parameters at test time, millions", "cost", 1e-6, 2),
-    Column("labeler_parameters", "labeler (M)", "Parameters only used in training, millions", "cost", 1e-6, 2),
-)
+    Column("pseudo_labels_share", "labels share (%)", "share of the stage pseudo labels in a step", "cost", 100.0),
+    Column(
+        "peak_memory_mb", "memory (MB)", "peak of the run: on the GPU what was allocated there, else of the process", "cost",
+        1.0, 0,
+    ),
+    Column("wall_seconds", "wall (min)", "wall time of the run, training and evaluation", "cost", 1 / 60),
+    Column(
+        "network_parameters", "network (M)", "parameters of the network at test time", "cost", 1e-6, 2,
+        "parameters, millions", "network",
+    ),
+    Column(
+        "labeler_parameters", "labeler (M)", "parameters that only training uses", "cost", 1e-6, 2,
+        "parameters, millions", "labeler",
+    ),
+)  # fmt: skip
 
 NAME_COLUMNS = (
-    Column("label", "method", "What was run", "name"),
-    Column("note", "note", "What a reader must know about this row", "name"),
-    Column("supervision", "supervision", "What training read", "name"),
-    Column("points", "points", "Points per target", "name"),
-)
+    Column("label", "method", "", "name"),
+    Column("note", "note", "what a reader must know about this row", "detail"),
+    Column("supervision", "supervision", "what was read beside images to make the labels", "quality"),
+    Column(
+        "points", "points", "clicked points per target, a target being a thing instance or a stuff class of an image; "
+        "P10 in names of rows stands for ten", "name",
+    ),
+)  # fmt: skip
 
 STATE_COLUMNS = (
-    Column("seeds", "seeds", "Runs done, of those planned", "state"),
-    Column("state", "state", "State of the runs", "state"),
-    Column("reason", "reason", "Why a run is not done", "state"),
+    Column("seeds", "seeds", "runs done, of those planned", "state"),
+    Column("state", "state", "", "state"),
+    Column("reason", "reason", "", "state"),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmark.data.segment_ids import decode_ids
 from benchmark.runs import State
 from reports import render
 from reports.records import Record
 from reports.render import Picture
 from reports.tables import ResultTable
 
-PANELS = ("image and points", "pseudo label", "prediction", "ground truth")
 MAPS = ("labels", "prediction", "ground_truth")
 MOST_IMAGES = 8
 SHOWN_SIDE = 320
@@ -32,26 +33,37 @@ SAFE_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
-class GalleryRow:
-    """The pictures of one method: `PANELS` in order, None where a run stored nothing."""
+class Tile:
+    """A picture with its caption; None where the run stored none."""
 
-    name: str
-    panels: tuple[Picture | None, ...]
+    caption: str
+    picture: Picture | None
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Tiles to be compared with each other."""
+
+    title: str
+    tiles: tuple[Tile, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class GalleryImage:
-    """One image with a row per method, and the colours (category name -> RGB) that occur in it."""
+    """One image: its points and ground truth once, then labels and predictions of the methods that stored some.
+
+    ``legend`` has the colours (category name -> RGB) that occur.
+    """
 
     key: str
     image_id: str
     split: str
-    rows: tuple[GalleryRow, ...]
+    strips: tuple[Strip, ...]
     legend: dict[str, tuple[int, int, int]]
 
     def sheet(self) -> Picture:
-        """All rows in one picture."""
-        return render.contact_sheet(PANELS, [(row.name, row.panels) for row in self.rows])
+        """All strips in one picture."""
+        return render.contact_sheet([(s.title, [(tile.caption, tile.picture) for tile in s.tiles]) for s in self.strips])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,46 +129,101 @@ def _name_categories(entry: Mapping[str, Any], source: _Source) -> None:
             source.stuff.add(point["category"])
 
 
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What one run stored of an image of ``size`` (height, width), all enlarged by ``factor``."""
+
+    name: str
+    size: tuple[int, int]
+    factor: int
+    points: Sequence[Mapping[str, Any]]
+    maps: dict[str, NDArray[np.int64] | None]
+    pictures: dict[str, Picture | None]
+    photograph: Picture | None
+    categories: set[int]
+
+
 def _image(
     place: tuple[str, str], sources: Sequence[_Source], names: Mapping[int, str], stuff: set[int], problems: list[str]
 ) -> GalleryImage:
     split, key = place
     having = [source for source in sources if place in source.entries]
-    rows, categories = [], set()
+    drawn = []
     for source in having:
-        entry = source.entries[place]
         try:
-            panels = _panels(entry, source.folder, stuff)
-            categories |= {int(s["category_id"]) for which in MAPS for s in entry["segments"].get(which) or ()}
-            rows.append(GalleryRow(source.name, panels))
+            drawn.append(_drawn(source, source.entries[place], stuff))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             run = source.folder.parent.name
             problems.append(f"The pictures of {key} in {run} can't be drawn ({type(error).__name__}: {error}).")
+    strips = [Strip("Points and ground truth", (*_points_tiles(drawn), *_truth_tiles(drawn)))] if drawn else []
+    for which, title in (("labels", "Pseudo labels"), ("prediction", "Predictions")):
+        if any(one.pictures[which] is not None for one in drawn):
+            strips.append(Strip(title, tuple(Tile(one.name, one.pictures[which]) for one in drawn)))
+    categories = set().union(*(one.categories for one in drawn))
     legend = {names.get(c, f"category {c}"): render.category_color(c, stuff=c in stuff) for c in sorted(categories)}
-    return GalleryImage(key, str(having[0].entries[place].get("image_id", key)), split, tuple(rows), legend)
+    return GalleryImage(key, str(having[0].entries[place].get("image_id", key)), split, tuple(strips), legend)
 
 
-def _panels(entry: Mapping[str, Any], folder: Path, stuff: set[int]) -> tuple[Picture | None, ...]:
-    height, width = int(entry["height"]), int(entry["width"])
-    factor = max(1, round(SHOWN_SIDE / max(height, width)))
+def _drawn(source: _Source, entry: Mapping[str, Any], stuff: set[int]) -> _Drawn:
+    size = int(entry["height"]), int(entry["width"])
+    factor = max(1, round(SHOWN_SIDE / max(size)))
     points = entry["points"]
-    maps = {which: _id_map(folder, entry["key"], which, (height, width), factor) for which in MAPS}
+    maps = {which: _id_map(source.folder, entry["key"], which, size, factor) for which in MAPS}
     segments = {which: entry["segments"].get(which) or () for which in MAPS}
-    drawn = {w: None if ids is None else render.draw_segments(ids, segments[w], stuff) for w, ids in maps.items()}
-    if drawn["labels"] is not None:
-        drawn["labels"] = render.draw_points(drawn["labels"], points, factor)
-    photograph = _read(folder / f"{entry['key']}_image.png", (height, width))
-    if photograph is not None:
-        ground = render.enlarged(photograph, factor)
-    else:
-        known = next((maps[w] for w in ("ground_truth", "labels") if maps[w] is not None), None)
-        ground = render.draw_outlines(np.zeros((height * factor, width * factor), np.int64) if known is None else known)
-    return render.draw_points(ground, points, factor), *(drawn[which] for which in MAPS)
+    categories = {int(s["category_id"]) for which in MAPS for s in segments[which]}
+    segments["labels"] = _targets(points)
+    pictures = {w: None if ids is None else render.draw_segments(ids, segments[w], stuff) for w, ids in maps.items()}
+    if pictures["labels"] is not None:
+        pictures["labels"] = render.draw_points(pictures["labels"], points, factor)
+    photograph = _read(source.folder / f"{entry['key']}_image.png", size)
+    enlarged = None if photograph is None else render.enlarged(photograph, factor)
+    return _Drawn(source.name, (size[0] * factor, size[1] * factor), factor, points, maps, pictures, enlarged, categories)
+
+
+def _targets(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The segments of pseudo labels: of every target, so that one without pixels doesn't shift the colours of the others."""
+    category_of = {point["target"]: point["category"] for point in points}
+    return [{"id": target + 1, "category_id": category_of[target]} for target in sorted(category_of)]
+
+
+def _points_tiles(drawn: Sequence[_Drawn]) -> list[Tile]:
+    """A tile for each set of points, on the photograph if a run stored it, else on outlines."""
+    photograph = next((one.photograph for one in drawn if one.photograph is not None), None)
+    known = next((ids for w in ("ground_truth", "labels") for one in drawn if (ids := one.maps[w]) is not None), None)
+    tiles: dict[str, Tile] = {}
+    for one in drawn:
+        places = json.dumps([(point["x"], point["y"]) for point in one.points])
+        if places in tiles:
+            continue
+        ground = photograph
+        if ground is None:
+            ground = render.draw_outlines(np.zeros(one.size, np.int64) if known is None else known)
+        caption = _points_caption(one.points)
+        if any(tile.caption == caption for tile in tiles.values()):
+            caption += f" ({one.name})"
+        tiles[places] = Tile(caption, render.draw_points(ground, one.points, one.factor))
+    return list(tiles.values())
+
+
+def _points_caption(points: Sequence[Mapping[str, Any]]) -> str:
+    most = max(Counter(point["target"] for point in points).values(), default=0)
+    return "1 point per target" if most == 1 else f"{most} points per target"
+
+
+def _truth_tiles(drawn: Sequence[_Drawn]) -> list[Tile]:
+    """The ground truth, once; runs that saw another one (other data) have tiles of their own."""
+    tiles: dict[bytes, Tile] = {}
+    for one in drawn:
+        truth = one.pictures["ground_truth"]
+        if truth is not None:
+            caption = "ground truth" + (f" ({one.name})" if tiles else "")
+            tiles.setdefault(truth.tobytes(), Tile(caption, truth))
+    return list(tiles.values())
 
 
 def _id_map(folder: Path, key: str, which: str, size: tuple[int, int], factor: int) -> NDArray[np.int64] | None:
     rgb = _read(folder / f"{key}_{which}.png", size)
-    return None if rgb is None else render.enlarged(render.decode_ids(rgb), factor)
+    return None if rgb is None else render.enlarged(decode_ids(rgb), factor)
 
 
 def _read(path: Path, size: tuple[int, int]) -> Picture | None:

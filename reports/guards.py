@@ -13,6 +13,9 @@ from benchmark.runs import State
 from reports.records import Grid, Record
 from reports.tables import ResultTable
 
+SHOWN_CHARACTERS = 12
+"""Revisions and fingerprints are shortened to this many characters; the page has them in full below."""
+
 
 @dataclass(frozen=True, slots=True)
 class Guard:
@@ -25,51 +28,66 @@ class Guard:
 
 def check(grid: Grid, table: ResultTable) -> list[Guard]:
     """All guards of a grid; those about metrics and comparability look at the runs that are done."""
+    names = table.run_names()
     done = [r for r in grid.records if r.state == State.DONE]
     measured = [(r, result) for r in done for result in _panoptic_results(r)]
     return [
-        _guard("PQ, SQ and RQ are in [0, 1]", (r.label for r, p in measured if not _in_range(p))),
-        _guard("PQ_c = SQ_c RQ_c in every class", (r.label for r, p in measured if not _is_product(p))),
-        _guard("The IoUs of matches are above 0.5 and at most 1", (r.label for r, p in measured if not _possible(p))),
-        _guard("Rows supervised by points read no box and no mask", (r.label for r in done if _leaks(r))),
+        _guard("PQ, SQ and RQ are in [0, 1]", (names[r.run_id] for r, p in measured if not _in_range(p))),
+        _guard("PQ_c = SQ_c RQ_c in every class", (names[r.run_id] for r, p in measured if not _is_product(p))),
+        _guard("The IoUs of matches are above 0.5 and at most 1", (names[r.run_id] for r, p in measured if not _matches(p))),
+        _guard("Rows supervised by points read no box and no mask", (names[r.run_id] for r in done if _leaks(r))),
         _guard("No row holds a seed twice", (table.name(row) for row in table.rows if _repeats_seed(row.records))),
-        _same("All rows were made from the same data", {r.run_id: _text(r, "data") for r in done}),
-        _points(done),
-        *_label_images(done),
-        _same("All rows come from one code revision", {r.run_id: str(r.provenance.get("revision")) for r in done}),
-        _guard("No row comes from uncommitted code", (r.run_id for r in done if r.provenance.get("dirty"))),
+        _same("All rows were made from the same data", {names[r.run_id]: _text(r, "data") for r in done}),
+        _points(done, names),
+        *_label_images(done, names),
+        _same("All rows come from one code revision", {names[r.run_id]: str(r.provenance.get("revision")) for r in done}),
+        _guard("No row comes from uncommitted code", (names[r.run_id] for r in done if r.provenance.get("dirty"))),
     ]
 
 
 def _guard(claim: str, broken_by: Iterable[str]) -> Guard:
     names = list(dict.fromkeys(broken_by))
-    return Guard(claim, not names, f"Broken by {', '.join(names)}." if names else "")
+    return Guard(claim, not names, f"Broken by {'; '.join(names)}." if names else "")
 
 
 def _same(claim: str, values: Mapping[str, str], show: bool = True) -> Guard:
+    """Whether all runs (by name) have the same value; else which runs have another than most, long values shortened."""
     counts = Counter(values.values())
     if len(counts) < 2:
         return Guard(claim, True)
     usual = counts.most_common(1)[0][0]
-    others = [f"{run} ({value})" if show else run for run, value in values.items() if value != usual]
-    return Guard(claim, False, f"Different in {', '.join(others)}.")
+    others: dict[str, list[str]] = {}
+    for run, value in values.items():
+        if value != usual:
+            others.setdefault(value, []).append(run)
+    told = " and in ".join("; ".join(runs) + (f" ({_short(value)})" if show else "") for value, runs in others.items())
+    return Guard(claim, False, f"Different in {told}" + (f". The others have {_short(usual)}." if show else "."))
 
 
-def _points(done: list[Record]) -> Guard:
+def _short(value: str) -> str:
+    return value.strip('"')[:SHOWN_CHARACTERS]
+
+
+def _points(done: list[Record], names: Mapping[str, str]) -> Guard:
     """Runs with equally many points per target and the same seed have the same points."""
     claim = "Runs of one seed with equally many points have the same points"
     groups: dict[tuple[str, str], dict[str, str]] = {}
     for r in done:
-        count = str(r.supervision.get("points_per_target"))
-        groups.setdefault((count, str(r.seed)), {})[r.run_id] = _text(r, "points")
+        groups.setdefault((_points_per_target(r), str(r.seed)), {})[names[r.run_id]] = _text(r, "points")
     guards = [_same(claim, values) for values in groups.values()]
     return Guard(claim, all(g.holds for g in guards), " ".join(g.detail for g in guards if not g.holds))
 
 
-def _label_images(done: list[Record]) -> list[Guard]:
+def _points_per_target(record: Record) -> str:
+    """As configured: a run on masks reads points to make its labels, too, but they are not its supervision."""
+    configured = ((record.config.get("dataset") or {}).get("points") or {}).get("count")
+    return str(configured if configured is not None else record.supervision.get("points_per_target"))
+
+
+def _label_images(done: list[Record], names: Mapping[str, str]) -> list[Guard]:
     guards = []
     for split in ("train", "val"):
-        images = {r.run_id: ",".join(sorted(r.label_images[split])) for r in done if split in r.label_images}
+        images = {names[r.run_id]: ",".join(sorted(r.label_images[split])) for r in done if split in r.label_images}
         if images:
             guards.append(_same(f"Pseudo labels ({split}) were measured on the same images", images, show=False))
     return guards
@@ -93,7 +111,7 @@ def _is_product(result: PanopticResult) -> bool:
     return all(math.isclose(c.pq, c.sq * c.rq, abs_tol=1e-9) for c in result.per_class.values() if c)
 
 
-def _possible(result: PanopticResult) -> bool:
+def _matches(result: PanopticResult) -> bool:
     return all(0.5 * c.tp <= c.iou <= c.tp * (1 + 1e-9) for c in result.per_class.values() if c)
 
 

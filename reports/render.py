@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import colorsys
 import io
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -24,11 +25,10 @@ OUTLINE = (40, 40, 44)
 LIGHTNESS = (0.52, 0.66, 0.40, 0.74, 0.46, 0.60)
 GOLDEN = 0.6180339887498949
 MARGIN = 8
-
-
-def decode_ids(rgb: Picture) -> NDArray[np.int64]:
-    """(H, W, 3) uint8 of a COCO panoptic PNG -> (H, W) ids, id = R + 256 G + 65536 B."""
-    return rgb.astype(np.int64) @ np.array([1, 256, 65536])
+LINE = 22
+SHEET_COLUMNS = 6
+MANY_POINTS = 25
+"""From more points on, marks are smaller."""
 
 
 def category_color(category_id: int, instance: int = 0, stuff: bool = False) -> tuple[int, int, int]:
@@ -87,7 +87,8 @@ def draw_points(picture: Picture, points: Sequence[Mapping[str, Any]], factor: i
     """
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
-    radius = max(3, round(min(picture.shape[:2]) / 55))
+    least, share = (2, 80) if len(points) > MANY_POINTS else (3, 55)
+    radius = max(least, round(min(picture.shape[:2]) / share))
     for point in points:
         x, y = ((point[key] + 0.5) * factor - 0.5 for key in ("x", "y"))
         shape = draw.ellipse if point.get("is_thing", True) else draw.rectangle
@@ -95,31 +96,34 @@ def draw_points(picture: Picture, points: Sequence[Mapping[str, Any]], factor: i
     return np.asarray(image)
 
 
-def contact_sheet(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[Picture | None]]]) -> Picture:
-    """One picture of all rows of panels with their names; a missing panel is left blank.
+def contact_sheet(strips: Sequence[tuple[str, Sequence[tuple[str, Picture | None]]]]) -> Picture:
+    """One picture of all strips of tiles, `SHEET_COLUMNS` a line; a missing picture is left blank below its caption.
 
     Args:
-        titles: of the panels of a row.
-        rows: (name, panels), panels of any size.
+        strips: (title, tiles), a tile being (caption, picture of any size).
     """
-    sizes = [panel.shape[:2] for _, panels in rows for panel in panels if panel is not None]
-    height, width = (max(size[axis] for size in sizes) for axis in (0, 1)) if sizes else (64, 64)
     font = ImageFont.load_default(size=14)
-    line = 22
-    sheet = Image.new(
-        "RGB",
-        (MARGIN + len(titles) * (width + MARGIN), line + len(rows) * (line + height + MARGIN)),
-        "white",
-    )
+    tiles = [tile for _, strip in strips for tile in strip]
+    sizes = [picture.shape[:2] for _, picture in tiles if picture is not None]
+    height = max((size[0] for size in sizes), default=64)
+    width = max([size[1] for size in sizes] + [math.ceil(font.getlength(caption)) for caption, _ in tiles], default=64)
+    columns = min(SHEET_COLUMNS, max([1, *(len(strip) for _, strip in strips)]))
+    lines = [(title if first == 0 else "", strip[first : first + columns])
+             for title, strip in strips for first in range(0, len(strip), columns)]  # fmt: skip
+    tall = sum(LINE * (1 + bool(title)) + height + MARGIN for title, _ in lines)
+    sheet = Image.new("RGB", (MARGIN + columns * (width + MARGIN), tall + MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(titles):
-        draw.text((MARGIN + column * (width + MARGIN), 4), title, fill=(90, 90, 96), font=font)
-    for row, (name, panels) in enumerate(rows):
-        top = line + row * (line + height + MARGIN)
-        draw.text((MARGIN, top + 2), name, fill="black", font=font)
-        for column, panel in enumerate(panels):
-            if panel is not None:
-                sheet.paste(Image.fromarray(panel), (MARGIN + column * (width + MARGIN), top + line))
+    top = MARGIN
+    for title, line in lines:
+        if title:
+            draw.text((MARGIN, top), title, fill=(90, 90, 96), font=font)
+            top += LINE
+        for column, (caption, picture) in enumerate(line):
+            left = MARGIN + column * (width + MARGIN)
+            draw.text((left, top), caption, fill="black", font=font)
+            if picture is not None:
+                sheet.paste(Image.fromarray(picture), (left, top + LINE))
+        top += LINE + height + MARGIN
     return np.asarray(sheet)
 
 

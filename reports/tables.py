@@ -1,19 +1,16 @@
-"""The result table of a grid: one object, written as Markdown, CSV and (by the page template) HTML.
+"""The result table of a grid: one object, written as Markdown and CSV (`reports.writers`) and as HTML (the page template).
 
-A row is a cell of the grid over its seeds. Numbers stay raw up to here; this is the only module that formats them. With one
-seed a value has no ±; from two seeds on it is the mean ± the sample standard deviation. A row is never left out: a run that
-is not done has its state and the reason in the row.
+A row is a cell of the grid over its seeds; numbers stay raw. A row is never left out: a run that is not done has its state
+and the reason in the row.
 """
 
 from __future__ import annotations
 
-import csv
-import html
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import pandas as pd
 
@@ -21,10 +18,22 @@ from benchmark.runs import State
 from reports.columns import NAME_COLUMNS, STATE_COLUMNS, VALUE_COLUMNS, Column
 from reports.records import Cell, Grid, Reason, Record, frame
 
-NOTHING = "–"
 LONGEST_REASON = 200
 POINTS_AXES = ("points", "dataset.points.count")
-"""Axes that say the number of points per target, for runs that have no record yet."""
+"""Axes that say the number of points per target, for runs whose record doesn't."""
+
+IDENTITY = ("label", "note", "supervision", "points")
+"""What names a row, beside the axes of the grid."""
+
+GENERAL = {
+    "quality": {
+        "IoU": "intersection over union",
+        "PQ": "panoptic quality by COCO's rule: mean over categories of segmentation quality times recognition quality",
+        "train, val": "training images; validation images, for pseudo labels given their points as in training",
+    },
+    "cost": {},
+}
+"""Words of the printed tables that are no column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +72,49 @@ class ResultTable:
     notes: tuple[str, ...]
 
     def shown(self, part: str) -> list[Column]:
-        """Columns of the quality or cost table: names, then those of the part that have a value in some row."""
+        """Columns of the quality or cost table: names, then those of the part that have something to tell.
+
+        Left out are columns without a value, the map that mIoU is measured on if it is the same in all rows (a note says
+        it), and the state if all runs are done.
+        """
         parts = {"quality": ("name", "quality", "state"), "cost": ("name", "cost")}[part]
-        return [c for c in self.columns if c.part in parts and any(row.values.get(c.key) for row in self.rows)]
+        told: set[str] = set()
+        if all(row.done == len(row.records) for row in self.rows):
+            told.add("state")
+        if len(_sources(self.rows)) < 2:
+            told.add("miou_source")
+        columns = [c for c in self.columns if c.part in parts and c.key not in told]
+        return [c for c in columns if any(row.values.get(c.key) for row in self.rows)]
+
+    def parts(self) -> list[str]:
+        """The printed tables: "quality" always, for the states of runs; "cost" if something of it was measured."""
+        return ["quality", "cost"] if any(c.part == "cost" for c in self.shown("cost")) else ["quality"]
+
+    def headings(self, part: str) -> list[tuple[str, int]]:
+        """The upper level of a printed table's head: (group, number of its columns), "" over columns without a group."""
+        return [(group, len(list(columns))) for group, columns in groupby(self.shown(part), key=lambda c: c.group)]
+
+    def explanations(self, part: str) -> dict[str, str]:
+        """Term -> meaning for the list under a printed table; what the quality table explains is not said again."""
+        columns = [c for c in self.shown(part) if c.help and not (part == "cost" and c.part == "name")]
+        return GENERAL[part] | {c.term: c.help for c in columns}
+
+    def remarks(self) -> list[tuple[str, str]]:
+        """(rows, note): what a reader must know about rows, each note once. Rows that share a label are named by it."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            if note := row.values.get("note"):
+                alike = {other.values["note"] for other in self.rows if other.values["label"] == row.values["label"]}
+                found.setdefault(str(note), []).append(str(row.values["label"]) if len(alike) == 1 else self.name(row))
+        return [(", ".join(dict.fromkeys(names)), note) for note, names in found.items()]
+
+    def run_names(self) -> dict[str, str]:
+        """Run id -> name of its row, with the seed where the table has several."""
+        seeds = {record.seed for row in self.rows for record in row.records}
+        return {
+            record.run_id: self.name(row) + (f", seed {record.seed}" if len(seeds) > 1 and record.seed is not None else "")
+            for row in self.rows for record in row.records
+        }  # fmt: skip
 
     def name(self, row: Row) -> str:
         """The row's label with the points and axis values that tell it from other rows."""
@@ -85,6 +134,7 @@ def result_table(grid: Grid) -> ResultTable:
         groups.setdefault(_group_key(cell), []).append(index)
     measured = frame(grid)
     rows = [_row([grid.cells[i] for i in members], measured.iloc[members]) for members in groups.values()]
+    _tell_points_apart(rows)
     columns = (*NAME_COLUMNS, *_axis_columns(rows), *VALUE_COLUMNS, *STATE_COLUMNS)
     return ResultTable(grid.title, columns, tuple(rows), tuple(_notes(columns, rows)))
 
@@ -127,6 +177,26 @@ def _stat(values: pd.Series) -> Stat | None:
     return Stat(float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None, len(values))
 
 
+def _tell_points_apart(rows: Sequence[Row]) -> None:
+    """Give rows that differ in nothing but their number of points that number: training on masks records none."""
+    alike: dict[str, list[Row]] = {}
+    for row in rows:
+        same = {key: value for key, value in row.values.items() if key in IDENTITY or key.startswith("axis:")}
+        for axis in POINTS_AXES:
+            same.pop(f"axis:{axis}", None)
+        alike.setdefault(json.dumps(same, sort_keys=True, default=str), []).append(row)
+    for members in alike.values():
+        counts = ["".join(str(row.values.get(f"axis:{axis}") or "") for axis in POINTS_AXES) for row in members]
+        if len(set(counts)) > 1:
+            for row, count in zip(members, counts, strict=True):
+                row.values["points"] = row.values["points"] or count
+
+
+def _sources(rows: Sequence[Row]) -> list[str]:
+    """The maps that mIoU is measured on, in any row."""
+    return sorted({str(row.values["miou_source"]) for row in rows if row.values.get("miou_source")})
+
+
 def _joined(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(text for text in texts if text))
 
@@ -136,10 +206,10 @@ def _shortened(text: str) -> str:
 
 
 def _supervision(record: Record) -> str:
-    """"points"; "masks (all training images)"; "points, 3 boxes"."""
+    """"points"; "masks"; "points, 3 boxes"."""
     read = record.supervision
     kind = str(read.get("kind", ""))
-    parts = [f"{kind} ({read[kind]})" if read.get(kind) else kind]
+    parts = [kind]
     parts += [f"{read[key]} {key}" for key in ("boxes", "masks") if read.get(key) and key != kind]
     return ", ".join(parts)
 
@@ -182,7 +252,9 @@ def _repeats(rows: Sequence[Row], key: str, other: str) -> bool:
 
 
 def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
-    notes = ["PQ, SQ, RQ, IoU and accuracies are x100. mIoU is the mean over the classes that occur."]
+    notes = ["All qualities are percentages."]
+    if len(sources := _sources(rows)) == 1:
+        notes.append(f"mIoU is that of the {sources[0]}.")
     if any(row.done > 1 for row in rows):
         notes.append("Values with ± are mean and sample standard deviation over the n seeds done (column seeds: n/planned).")
     if any(row.done == 1 for row in rows):
@@ -197,71 +269,8 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     }  # fmt: skip
     if fixed:
         notes.append(f"The same in all rows: {', '.join(f'{axis} = {value}' for axis, value in fixed.items())}.")
-    absent = [c.title for c in columns if c.part in ("quality", "cost") and not any(row.values.get(c.key) for row in rows)]
+    measures = [c for c in columns if c.part in ("quality", "cost") and c.scale is not None]
+    absent = [c.title for c in measures if not any(row.values.get(c.key) for row in rows)]
     if absent:
         notes.append(f"Measured in no run of this grid: {', '.join(absent)}.")
     return notes
-
-
-def format_value(column: Column, row: Row) -> str:
-    """The text of a cell: "43.2", "43.2 ± 0.4", with "(n=2)" if the row has more seeds than this value; – for nothing."""
-    value = row.values.get(column.key)
-    if isinstance(value, Stat):
-        text = f"{value.mean * column.scale:.{column.digits}f}"
-        if value.std is not None:
-            text += f" ± {value.std * column.scale:.{column.digits}f}"
-        return text if value.n == row.done else f"{text} (n={value.n})"
-    return value or NOTHING
-
-
-def to_markdown(table: ResultTable) -> str:
-    """The quality table, the cost table and the notes as GitHub Markdown."""
-    parts = [f"# {_markdown_text(table.title)}"]
-    for part in ("quality", "cost"):
-        columns = table.shown(part)
-        if part == "cost" and not any(c.part == "cost" for c in columns):
-            continue
-        lines = [[_markdown_text(c.title) for c in columns]]
-        lines.append(["---:" if c.scale is not None else "---" for c in columns])
-        lines += [[_markdown_text(format_value(c, row)) for c in columns] for row in table.rows]
-        parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
-    parts.append("\n".join(f"* {_markdown_text(note)}" for note in table.notes))
-    return "\n\n".join(parts) + "\n"
-
-
-def _markdown_text(text: str) -> str:
-    """Text from a record that can neither break a table nor become HTML or a link."""
-    escaped = html.escape(" ".join(text.split()), quote=False)
-    for sign in ("\\", "|", "[", "]", "`", "*"):
-        escaped = escaped.replace(sign, "\\" + sign)
-    return escaped
-
-
-def to_csv(table: ResultTable) -> str:
-    """Every column with raw numbers (metrics in [0, 1], seconds, MB): mean, ``_std`` and ``_n``; text columns as they are.
-
-    A text that a spreadsheet would run as a formula is quoted with an apostrophe.
-    """
-    header = []
-    for column in table.columns:
-        key = column.key.removeprefix("axis:")
-        header += [key] if column.scale is None else [key, f"{key}_std", f"{key}_n"]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*header, "run_ids"])
-    for row in table.rows:
-        line: list[str | float | int] = []
-        for column in table.columns:
-            value = row.values.get(column.key)
-            if column.scale is None:
-                line.append(_csv_text(value or ""))
-            elif isinstance(value, Stat):
-                line += [value.mean, "" if value.std is None else value.std, value.n]
-            else:
-                line += ["", "", 0]
-        writer.writerow([*line, _csv_text(" ".join(r.run_id for r in row.records))])
-    return out.getvalue()
-
-
-def _csv_text(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -1,7 +1,7 @@
 """Reader and writer of the COCO panoptic format: one JSON, one PNG of segment ids per image, and the images.
 
-The rules are those of the COCO panoptic API: an id is stored as R + 256 G + 65536 B, 0 is void, every id of a PNG is listed
-in the JSON's ``segments_info`` and every listed id occurs. Category ids may be sparse.
+The rules are those of the COCO panoptic API: ids are stored as colours (`benchmark.data.segment_ids`), 0 is void, every id
+of a PNG is listed in the JSON's ``segments_info`` and every listed id occurs. Category ids may be sparse.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from PIL import Image
 from benchmark.data.errors import DataError
 from benchmark.data.files import read_json, replacing
 from benchmark.data.images import Annotation, FolderImages, ImageRecord, describe_segments, open_image
+from benchmark.data.segment_ids import MAX_ID, VOID, decode_ids, encode_ids
 from methods.base.types import Categories
-
-VOID = 0
-MAX_ID = 256**3 - 1
 
 _FIELDS = {
     "images": {"id": (int, str), "file_name": (str,), "height": (int,), "width": (int,)},
@@ -31,18 +29,6 @@ _FIELDS = {
     "categories": {"id": (int,), "name": (str,), "isthing": (int,)},
 }
 _SEGMENT_FIELDS = {"id": (int,), "category_id": (int,), "area": (int, float)}
-
-
-def decode_ids(rgb: np.ndarray) -> np.ndarray:
-    """(H, W) int64 segment ids of (H, W, 3) uint8 colours: R + 256 G + 65536 B."""
-    return rgb.astype(np.int64) @ np.array([1, 256, 65536])
-
-
-def encode_ids(ids: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 colours of (H, W) integer segment ids; ValueError on an id outside 0 .. 2^24 - 1."""
-    if ids.size and (ids.min() < 0 or ids.max() > MAX_ID):
-        raise ValueError(f"Segment ids must be in 0 .. {MAX_ID}, they reach from {ids.min()} to {ids.max()}.")
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
 
 
 class CocoPanoptic:

@@ -1,8 +1,9 @@
 for (const table of document.querySelectorAll("table.sortable")) {
-  table.querySelectorAll("thead th").forEach((header, column) => {
+  const headers = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+  headers.forEach((header, column) => {
     header.querySelector("button").addEventListener("click", () => {
       const descending = header.getAttribute("aria-sort") !== "descending";
-      table.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
+      headers.forEach((other) => other.removeAttribute("aria-sort"));
       header.setAttribute("aria-sort", descending ? "descending" : "ascending");
       const numeric = header.classList.contains("number");
       const value = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent.replace(/^–$/, "");

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from reports import render
-from reports.gallery import PANELS, load_gallery
+from reports.gallery import load_gallery
 from reports.records import load_grid
 from reports.tables import result_table
 
@@ -22,44 +23,87 @@ def edit_index(results, edit):
     path.write_text(json.dumps(content))
 
 
-def test_one_row_per_method_with_pictures(results):
+def captions(strip):
+    return [tile.caption for tile in strip.tiles]
+
+
+def test_points_and_truth_once_then_a_tile_per_method(results):
     found = gallery(results)
     assert not found.problems
     (image,) = found.images
-    assert [row.name for row in image.rows] == ["psps, P1", "point2mask, P1"]
     assert (image.key, image.image_id, image.split) == ("val_000003", "7", "val")
-    assert all(len(row.panels) == len(PANELS) and None not in map(type, row.panels) for row in image.rows)
-    assert {panel.shape for row in image.rows for panel in row.panels} == {(240, 360, 3)}  # 60 x 90, four times
+    assert [strip.title for strip in image.strips] == ["Points and ground truth", "Pseudo labels", "Predictions"]
+    assert captions(image.strips[0]) == ["1 point per target", "ground truth"]
+    assert captions(image.strips[1]) == captions(image.strips[2]) == ["psps, P1", "point2mask, P1"]
+    assert {tile.picture.shape for strip in image.strips for tile in strip.tiles} == {(240, 360, 3)}  # 60 x 90, four times
     assert list(image.legend) == ["cat", "dog", "background"]
     assert image.legend["background"] == render.category_color(21, stuff=True)
 
 
 def test_a_photograph_is_drawn_only_where_it_is_stored(results):
-    with_photo, without = (row.panels[0] for row in gallery(results).images[0].rows)
+    with_photo = gallery(results).images[0].strips[0].tiles[0].picture
     assert len(np.unique(with_photo.reshape(-1, 3), axis=0)) > 20
+    (results / "runs" / "psps-s0" / "pictures" / "val_000003_image.png").unlink()
+    without = gallery(results).images[0].strips[0].tiles[0].picture
     colors = {tuple(c) for c in np.unique(without.reshape(-1, 3), axis=0)}
     assert colors == {render.NEUTRAL, (160, 160, 166), (255, 255, 255), (0, 0, 0)}  # outlines and points only
 
 
-def test_ground_truth_is_the_same_in_all_rows(results):
-    first, second = (row.panels[3] for row in gallery(results).images[0].rows)
-    assert (first == second).all()
+def test_other_points_have_a_tile_of_their_own(results):
+    edit_index(results, lambda index: index[0]["points"].append({**index[0]["points"][0], "x": 1}))
+    assert captions(gallery(results).images[0].strips[0]) == ["1 point per target", "2 points per target", "ground truth"]
+    edit_index(results, lambda index: index[0]["points"].pop(0))
+    moved = "1 point per target (point2mask, P1)"
+    assert captions(gallery(results).images[0].strips[0]) == ["1 point per target", moved, "ground truth"]
 
 
-@pytest.mark.parametrize(("which", "panel"), [("labels", 1), ("prediction", 2), ("ground_truth", 3)])
-def test_a_picture_that_was_not_stored_is_an_empty_panel(results, which, panel):
+def test_another_ground_truth_has_a_tile_of_its_own(results):
+    folder = results / "runs" / "p2m-s0" / "pictures"
+    (folder / "val_000003_prediction.png").replace(folder / "val_000003_ground_truth.png")
+    assert captions(gallery(results).images[0].strips[0])[1:] == ["ground truth", "ground truth (point2mask, P1)"]
+
+
+@pytest.mark.parametrize(("which", "strip"), [("labels", 1), ("prediction", 2)])
+def test_a_picture_that_was_not_stored_is_an_empty_tile(results, which, strip):
     (results / "runs" / "p2m-s0" / "pictures" / f"val_000003_{which}.png").unlink()
     found = gallery(results)
-    row = found.images[0].rows[1]
-    assert [p is None for p in row.panels] == [i == panel for i in range(4)]
+    assert [tile.picture is None for tile in found.images[0].strips[strip].tiles] == [False, True]
     assert found.images[0].sheet().ndim == 3 and not found.problems
 
 
+@pytest.mark.parametrize(("which", "left"), [("labels", "Predictions"), ("prediction", "Pseudo labels")])
+def test_what_no_run_stored_has_no_strip(results, which, left):
+    with_all = gallery(results).images[0].sheet()
+    for path in results.glob(f"runs/*/pictures/val_000003_{which}.png"):
+        path.unlink()
+    (image,) = gallery(results).images
+    assert [strip.title for strip in image.strips] == ["Points and ground truth", left]
+    assert image.sheet().shape[0] < with_all.shape[0] - 240
+
+
 def test_only_points_are_left_without_any_map(results):
-    for which in ("labels", "prediction", "ground_truth"):
-        (results / "runs" / "p2m-s0" / "pictures" / f"val_000003_{which}.png").unlink()
-    panel = gallery(results).images[0].rows[1].panels[0]
-    assert {tuple(c) for c in np.unique(panel.reshape(-1, 3), axis=0)} == {render.NEUTRAL, (255, 255, 255), (0, 0, 0)}
+    for path in results.glob("runs/*/pictures/val_000003_*.png"):
+        path.unlink()
+    (strip,) = gallery(results).images[0].strips
+    (tile,) = strip.tiles
+    assert {tuple(c) for c in np.unique(tile.picture.reshape(-1, 3), axis=0)} == {
+        render.NEUTRAL, (255, 255, 255), (0, 0, 0)
+    }  # fmt: skip
+    assert tile.picture.shape == (240, 360, 3)
+
+
+def test_instances_of_labels_keep_their_colours_if_one_has_no_pixel(results):
+    folder = results / "runs" / "p2m-s0" / "pictures"
+    path = folder / "val_000003_labels.png"
+    before = gallery(results).images[0].strips[1].tiles[1].picture
+    ids = np.asarray(Image.open(path)).copy()
+    middle = np.argwhere(ids[..., 0] == 2).mean(0).astype(int)
+    ids[ids[..., 0] == 1] = 0
+    Image.fromarray(ids).save(path)
+    edit_index(results, lambda index: index[0]["segments"]["labels"].pop(0))
+    after = gallery(results).images[0].strips[1].tiles[1].picture
+    y, x = 4 * middle + 12  # beside the point's mark
+    assert tuple(before[y, x]) == tuple(after[y, x]) == render.category_color(1, 1)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +120,7 @@ def test_broken_pictures_are_a_sentence_and_the_others_stay(results, edit):
     edit_index(results, edit)
     found = gallery(results)
     assert len(found.problems) == 1 and "p2m-s0" in found.problems[0]
-    assert [row.name for row in found.images[0].rows] == ["psps, P1"]
+    assert captions(found.images[0].strips[1]) == ["psps, P1"]
 
 
 def test_a_file_that_is_no_picture_is_a_sentence(results):

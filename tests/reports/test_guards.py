@@ -59,9 +59,22 @@ def test_points_are_compared_between_runs_of_one_seed(results):
     change(results, "psps-s1", lambda r: r["provenance"]["fingerprints"].update(points="p2"))
     assert guards(results)[claim].holds  # the only finished run with seed 1
     change(results, "psps-s0", lambda r: r["provenance"]["fingerprints"].update(points="p2"))
-    assert "p2m-s0" in guards(results)[claim].detail
+    assert "point2mask, P1, seed 0 (p1)" in guards(results)[claim].detail
     change(results, "psps-s0", lambda r: r["supervision"].update(points_per_target=10))
     assert guards(results)[claim].holds
+
+
+def test_points_of_runs_on_masks_are_compared_by_the_configured_number(results):
+    claim = "Runs of one seed with equally many points have the same points"
+    for run_id, count in (("psps-s0", 1), ("p2m-s0", 10)):
+        change(results, run_id, lambda r, count=count: r.update(
+            supervision={"kind": "masks", "points_per_target": None, "boxes": 0, "masks": "all training images"},
+            config={"dataset": {"points": {"count": count}}},
+            provenance={**r["provenance"], "fingerprints": {"points": f"p{count}"}},
+        ))  # fmt: skip
+    assert guards(results)[claim].holds
+    change(results, "p2m-s0", lambda r: r["config"]["dataset"]["points"].update(count=1))
+    assert not guards(results)[claim].holds
 
 
 def test_the_product_guard_looks_at_every_class(results, monkeypatch):

@@ -1,15 +1,12 @@
-"""Pictures: decoding, colours, outlines and points."""
+"""Pictures: colours, outlines and points."""
 
 import io
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
 from reports import render
-from tests.benchmark.panoptic_maps import encode
 
 SEGMENTS = [{"id": 5, "category_id": 1}, {"id": 6, "category_id": 1}, {"id": 7, "category_id": 2}]
 
@@ -18,15 +15,6 @@ def blocks():
     ids = np.zeros((12, 16), dtype=np.int64)
     ids[:6, :8], ids[:6, 8:], ids[6:, :8] = 5, 6, 7
     return ids
-
-
-@given(st.integers(0, 2**24 - 1))
-def test_decoding_inverts_the_coco_encoding(segment_id):
-    assert render.decode_ids(encode(np.full((1, 2), segment_id))).tolist() == [[segment_id] * 2]
-
-
-def test_decoding_of_a_known_colour():
-    assert render.decode_ids(np.array([[[1, 2, 3]]], dtype=np.uint8)).item() == 197121
 
 
 def test_categories_have_their_own_colours():
@@ -72,11 +60,22 @@ def test_points_are_drawn_where_they_are():
     assert (canvas == 10).all()
 
 
-def test_a_contact_sheet_holds_every_panel():
+def test_a_contact_sheet_holds_every_tile():
     red, blue = (np.full((10, 14, 3), color, dtype=np.uint8) for color in ((255, 0, 0), (0, 0, 255)))
-    sheet = render.contact_sheet(["a", "b"], [("first", [red, blue]), ("second", [None, blue])])
-    assert (sheet == (255, 0, 0)).all(-1).sum() == 140
-    assert (sheet == (0, 0, 255)).all(-1).sum() == 280
+    strips = [("first", [("a", red), ("b", blue)]), ("second", [("a", None), ("b", blue), *[("c", red)] * 5])]
+    sheet = render.contact_sheet(strips)
+    assert (sheet == (255, 0, 0)).all(-1).sum() == 6 * 140
+    assert (sheet == (0, 0, 255)).all(-1).sum() == 2 * 140
+    assert render.contact_sheet([]).shape[2] == 3
+
+
+def test_marks_of_many_points_are_smaller():
+    canvas = np.full((480, 640, 3), 10, dtype=np.uint8)
+    white = [
+        (render.draw_points(canvas, [{"x": 20 + 20 * i, "y": 200} for i in range(n)]) == 255).all(-1).sum() / n
+        for n in (render.MANY_POINTS, render.MANY_POINTS + 1)
+    ]
+    assert 0 < white[1] < white[0]
 
 
 def test_png_and_data_address_hold_the_picture():

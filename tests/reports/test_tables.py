@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+import re
 import statistics
+from collections import Counter
 
 import pytest
 
 from reports.build import markdown_table
-from reports.records import frame, load_grid
-from reports.tables import Stat, result_table, to_csv, to_markdown
+from reports.records import STAGES, frame, load_grid
+from reports.tables import Stat, result_table
+from reports.writers import to_csv, to_markdown
 from tests.reports.sweep import record, write_run
 
 
@@ -28,7 +31,7 @@ def csv_rows(text):
 
 
 def write_grid(results, cells):
-    (results / "g").mkdir()
+    (results / "g").mkdir(parents=True)
     for content, _ in cells:
         write_run(results, content)
     listed = [{"run_id": c["run_id"], "axes": axes, "seed": c["seed"]} for c, axes in cells]
@@ -48,8 +51,8 @@ def test_markdown_of_the_sweep(results):
     assert [row["state"] for row in quality] == ["2 done", "1 done, 1 diverged", "planned", "broken"]
     assert quality[2]["PQ"] == quality[3]["PQ"] == "–"
     assert quality[2]["reason"].startswith("NoRecord") and quality[3]["reason"].startswith("BrokenRecord")
-    assert {row["points"] for row in quality} == {"1"} and quality[0]["mIoU of"] == "panoptic map"
-    assert (cost[1]["step (ms)"], cost[1]["pseudo labels (%)"], cost[1]["wall (min)"]) == ("200.0", "25.0", "1.5")
+    assert {row["points"] for row in quality} == {"1"}
+    assert (cost[1]["step (ms)"], cost[1]["labels share (%)"], cost[1]["wall (min)"]) == ("200.0", "25.0", "1.5")
     assert cost[1]["memory (MB)"] == "812" and cost[1]["network (M)"] == "2.50"
 
 
@@ -59,6 +62,66 @@ def test_notes_say_what_the_numbers_can_bear(results):
     assert "sample standard deviation" in text
     assert "3 of 4 rows have runs that are not done" in text
     assert "Measured in no run of this grid: label IoU val" in text
+
+
+def test_the_source_of_miou_is_a_note_or_a_column(tmp_path, results):
+    text = markdown_table(results, "demo")
+    assert "mIoU is that of the panoptic map." in text and "mIoU of" not in text
+    other = record("b", "agmm", 0)
+    other["metrics"]["val"]["semantic"]["source"] = "semantic branch"
+    cells = [(record("a", "psps", 0), {"method": "psps"}), (other, {"method": "agmm"})]
+    text = to_markdown(write_grid(tmp_path / "two", cells))
+    assert [row["mIoU of"] for row in markdown_rows(text)[0]] == ["panoptic map", "semantic branch"]
+    assert "mIoU is that of" not in text
+
+
+def test_the_source_of_a_markdown_table_is_aligned(results):
+    for block in (b for b in markdown_table(results, "demo").split("\n\n") if b.startswith("|")):
+        head, rule, *rows = (re.split(r"(?<!\\)\|", line)[1:-1] for line in block.split("\n"))
+        for title, dashes, *cells in zip(head, rule, *rows, strict=True):
+            texts = [text[1:-1] for text in (title, *cells)]
+            widest = max(len(text.strip()) for text in texts)
+            right = dashes.strip().endswith(":")
+            for text in (t for t in texts if len(t) <= 40):
+                assert len(text) == min(40, max(4, widest)) == len(dashes) - 2
+                assert not (text.endswith(" ") if right else text.startswith(" "))
+            assert right == any(re.fullmatch(r"[\d.]+( ± [\d.]+)?|\d/\d", text.strip()) for text in texts)
+
+
+def test_every_heading_is_explained_once_under_the_tables(results):
+    lines = markdown_table(results, "demo").split("\n")
+    terms = Counter(match[1] for line in lines if (match := re.match(r"\* \*\*(.+?)\*\*: \S", line)))
+    assert set(terms.values()) == {1}
+    plain = {"method", "state", "reason"} | {f"{stage.replace('_', ' ')} (ms)" for stage in STAGES}
+    for heading in {title for table in markdown_rows("\n".join(lines)) for title in table[0]} - plain:
+        term = re.sub(r" train$| val$", "", heading)
+        assert term in terms or re.sub(r" \((ms|M)\)$", "", term) in terms, heading
+    for word in ("IoU", "train, val"):
+        assert word in terms
+
+
+def test_a_note_is_said_once_for_all_its_rows(tmp_path):
+    cells = [(record(name, name, 0, note="control: no image"), {"method": name}) for name in ("nearest", "voronoi")]
+    cells.append((record("mine", "mine", 0, note="other schedule"), {"method": "mine", "lr": "1"}))
+    cells.append((record("mine2", "mine", 0), {"method": "mine", "lr": "2"}))
+    table = write_grid(tmp_path, cells)
+    assert table.remarks() == [("nearest, voronoi", "control: no image"), ("mine, P1, lr=1", "other schedule")]
+
+
+def test_the_state_is_told_where_a_run_is_not_done(tmp_path, results):
+    assert "state" in markdown_rows(markdown_table(results, "demo"))[0][0]
+    done = to_markdown(write_grid(tmp_path / "done", [(record("a", "psps", 0), {"method": "psps"})]))
+    assert "state" not in markdown_rows(done)[0][0] and markdown_rows(done)[0][0]["seeds"] == "1/1"
+
+
+def test_rows_on_masks_that_differ_in_points_only_are_told_apart(tmp_path):
+    masks = {"kind": "masks", "points_per_target": None, "boxes": 0, "masks": "all training images"}
+    cells = [
+        (record(f"{method}{points}", method, 0, supervision=masks), {"method": method, "dataset.points.count": points})
+        for method, points in (("oracle", "1"), ("oracle", "10"), ("full_masks", "1"))
+    ]
+    table = write_grid(tmp_path, cells)
+    assert [table.name(row) for row in table.rows] == ["oracle, P1", "oracle, P10", "full_masks"]
 
 
 def test_text_from_records_cannot_break_markdown(results):
@@ -108,7 +171,7 @@ def test_masks_have_no_points(tmp_path):
     masks = {"kind": "masks", "points_per_target": None, "boxes": 0, "masks": "all training images"}
     table = write_grid(tmp_path, [(record("a", "full_masks", 0, supervision=masks), {"method": "full_masks"})])
     assert table.rows[0].values["points"] == ""
-    assert table.rows[0].values["supervision"] == "masks (all training images)"
+    assert table.rows[0].values["supervision"] == "masks"
 
 
 def test_an_axis_is_told_where_no_row_has_points(tmp_path):

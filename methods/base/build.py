@@ -24,7 +24,8 @@ HEADS: dict[str, str | None] = {
 def build_encoder(config: Mapping[str, Any]) -> Encoder:
     """The encoder of a ``model`` config: ``backbone`` (see `build_backbone`) and the options of `Encoder`.
 
-    ``name`` is for people, ``branch`` holds the widths of the labelers' branches; neither is the encoder's.
+    ``name`` is for people, ``branch`` holds the widths of the labelers' branches, ``head`` what heads choose by the model;
+    none of them is the encoder's.
 
     Raises:
         ValueError: unknown backbone, or an unknown option, naming the valid ones.
@@ -32,7 +33,7 @@ def build_encoder(config: Mapping[str, Any]) -> Encoder:
     from methods.base.backbones import build_backbone
     from methods.base.encoder import Encoder
 
-    options = {key: value for key, value in config.items() if key not in ("name", "branch")}
+    options = {key: value for key, value in config.items() if key not in ("name", "branch", "head")}
     backbone = options.pop("backbone", None)
     if backbone is None:
         raise ValueError("The model config has no 'backbone'; give model.backbone.name at least.")

@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from methods.base.labels import EMPTY_BOX
 from methods.base.types import PointLabels, PseudoLabels
 
 
 def dense_labels(
-    segment_ids: Tensor, points: PointLabels, input_size: tuple[int, int], ignore: Tensor | None = None
+    segment_ids: Tensor, points: PointLabels, input_size: tuple[int, int], ignore: Tensor | None = None,
+    empty_box: float = EMPTY_BOX,
 ) -> PseudoLabels:
     """Labels of the padded size, targets in the order of the points.
 
@@ -19,6 +21,7 @@ def dense_labels(
         points: of the image.
         input_size: (H, W) of the padded batch.
         ignore: (h, w) bool, pixels that no loss may read; None for none.
+        empty_box: side of the box of a target without a pixel, a share of the image's.
 
     Returns:
         Padding is void and ignored. In an image without a target nothing is known, so that all of it is ignored.
@@ -30,5 +33,5 @@ def dense_labels(
     if ignore is not None:
         ignore = F.pad(ignore, margin, value=True)
     return PseudoLabels.from_segment_ids(
-        F.pad(segment_ids, margin), points.classes, points.is_thing, (height, width), ignore=ignore
+        F.pad(segment_ids, margin), points.classes, points.is_thing, (height, width), ignore=ignore, empty_box=empty_box
     )

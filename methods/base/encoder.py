@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -13,10 +14,28 @@ from mmdet.models.necks import ChannelMapper
 from torch import Tensor, nn
 
 from methods.base.backbones import Backbone
+from methods.base.memory import Memory, flattened, valid_ratios
 from methods.base.types import Features
 
 BACKBONE_LEVELS = 3
 """Levels at 1/8, 1/16 and 1/32 come from the backbone, a fourth one at 1/64 from a strided convolution."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinePositions:
+    """The two-dimensional sine encoding (DETR): a place counts the valid cells up to it, as a share of all of its line.
+
+    Attributes:
+        temperature: base of the wave lengths.
+        offset: added to the counts; -0.5 gives cell centres.
+        scale: what a share of 1 becomes, in radians.
+        epsilon: added to the number of valid cells that is divided by.
+    """
+
+    temperature: float = 10000
+    offset: float = -0.5
+    scale: float = 2 * math.pi
+    epsilon: float = 1e-6
 
 
 class Encoder(nn.Module):
@@ -30,6 +49,8 @@ class Encoder(nn.Module):
         levels: 3 (strides 8 to 32) or 4 (and 64, made from the raw stride-32 map by a strided 3x3 convolution).
         feedforward: hidden width of the feed-forward networks.
         dropout: in attention output and feed-forward networks.
+        norm_groups: groups of the neck's GroupNorm, fewer at small widths (`group_norm`).
+        positions: the sine encoding.
 
     Attributes:
         channels: width D of the output maps.
@@ -46,6 +67,8 @@ class Encoder(nn.Module):
         levels: int = 4,
         feedforward: int = 1024,
         dropout: float = 0.1,
+        norm_groups: int = 32,
+        positions: SinePositions = SinePositions(),
     ):
         super().__init__()
         if levels not in (3, 4):
@@ -55,8 +78,8 @@ class Encoder(nn.Module):
         self.channels = channels
         self.fine_channels = backbone.channels[4]
         self.backbone = backbone
-        self.neck = _neck(backbone, channels, levels if layers else BACKBONE_LEVELS)
-        self.positional_encoding = SinePositionalEncoding(channels // 2, normalize=True, offset=-0.5)
+        self.neck = _neck(backbone, channels, levels if layers else BACKBONE_LEVELS, norm_groups)
+        self.positional_encoding = _sine_encoding(channels, positions)
         if layers:
             attention = {"embed_dims": channels, "num_heads": heads, "num_levels": levels, "num_points": points}
             self.transformer = _transformer(attention, layers, feedforward, dropout)
@@ -91,38 +114,42 @@ class Encoder(nn.Module):
         Returns:
             Maps of the same shapes.
         """
-        shapes = [m.shape[-2:] for m in maps]
-        sizes = [h * w for h, w in shapes]
-        starts = [sum(sizes[:level]) for level in range(len(sizes))]
         embedded = [p + e[:, None, None] for p, e in zip(positions, self.level_embeddings, strict=True)]
-        device = maps[0].device
-        memory = self.transformer(
-            query=_flattened(maps),
-            query_pos=_flattened(embedded),
-            key_padding_mask=torch.cat([p.flatten(1) for p in padding], dim=1),
-            spatial_shapes=torch.tensor(shapes, device=device),
-            level_start_index=torch.tensor(starts, device=device),
-            valid_ratios=torch.stack([_valid_ratio(p) for p in padding], dim=1),
+        tokens = Memory.of_maps(maps, padding)
+        shapes, starts = tokens.layout()
+        attended = self.transformer(
+            query=tokens.tokens,
+            query_pos=flattened(embedded),
+            key_padding_mask=tokens.padding,
+            spatial_shapes=shapes,
+            level_start_index=starts,
+            valid_ratios=valid_ratios(padding),
         )
-        parts = memory.transpose(1, 2).split(sizes, dim=2)
-        return [part.unflatten(2, shape) for part, shape in zip(parts, shapes, strict=True)]
+        parts = attended.transpose(1, 2).split([h * w for h, w in tokens.sizes], dim=2)
+        return [part.unflatten(2, size) for part, size in zip(parts, tokens.sizes, strict=True)]
 
 
-def group_norm(channels: int) -> dict[str, Any]:
+def group_norm(channels: int, groups: int = 32) -> dict[str, Any]:
     """mmcv's norm config: 32 groups at the papers' 256 channels, fewer at smaller widths.
 
     A group keeps at least 8 channels: a 1x1 map normalised over very few values would lose what it says.
     """
-    return {"type": "GN", "num_groups": math.gcd(32, channels // 8)}
+    return {"type": "GN", "num_groups": math.gcd(groups, channels // 8)}
 
 
-def _neck(backbone: Backbone, channels: int, levels: int) -> ChannelMapper:
+def _sine_encoding(channels: int, positions: SinePositions) -> SinePositionalEncoding:
+    """Half of the channels for rows, half for columns, normalised by the valid size."""
+    options = asdict(positions)
+    return SinePositionalEncoding(channels // 2, normalize=True, eps=options.pop("epsilon"), **options)
+
+
+def _neck(backbone: Backbone, channels: int, levels: int, norm_groups: int) -> ChannelMapper:
     """1x1 convolutions and GroupNorm on C3, C4, C5; the level at 1/64 is a 3x3 stride-2 convolution of the raw C5."""
     neck = ChannelMapper(
         [backbone.channels[stride] for stride in (8, 16, 32)],
         channels,
         kernel_size=1,
-        norm_cfg=group_norm(channels),
+        norm_cfg=group_norm(channels, norm_groups),
         act_cfg=None,
         num_outs=levels,
     )
@@ -153,14 +180,3 @@ def _transformer(attention: dict[str, int], layers: int, feedforward: int, dropo
 def _resized_padding(padding: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, h, w) bool: nearest resize of the padding mask (B, H, W)."""
     return F.interpolate(padding[:, None].float(), size=size, mode="nearest")[:, 0] > 0.5
-
-
-def _valid_ratio(padding: Tensor) -> Tensor:
-    """(B, 2) share of valid columns and rows of (B, h, w) padding masks, in x, y order (Deformable DETR)."""
-    valid = ~padding
-    return torch.stack([valid[:, 0].float().mean(1), valid[:, :, 0].float().mean(1)], dim=1)
-
-
-def _flattened(maps: list[Tensor]) -> Tensor:
-    """(B, sum of h_l w_l, D) from maps (B, D, h_l, w_l)."""
-    return torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)

@@ -25,7 +25,9 @@ class PanopticHead(nn.Module, ABC):
 
         Args:
             features: the encoder's maps.
-            labels: one per image, of the padded input size; ``ignore`` pixels are read by no loss.
+            labels: one per image, of the padded input size; ``ignore`` pixels are read by no loss. An image that is ignored
+                as a whole teaches nothing: it has no targets, and its queries are not pushed to "no object". With any
+                other pixel left, queries without a target are negatives, wherever they look.
             weights: factor per loss group, 1 where missing.
         """
 

@@ -15,11 +15,14 @@ from mmdet.models.layers.transformer import inverse_sigmoid
 from mmdet.models.layers.transformer.deformable_detr_layers import DeformableDetrTransformerDecoderLayer
 from torch import Tensor, nn
 
-from methods.base.mask_decoder import LearnedQueries, Memory
+from methods.base.mask_decoder import LearnedQueries
+from methods.base.memory import Memory, valid_ratios
 from methods.base.types import Features
 
-FOCAL_PRIOR_BIAS = -math.log((1 - 0.01) / 0.01)
-"""Bias at which a sigmoid gives the focal loss' prior probability 0.01."""
+
+def prior_bias(prior: float) -> float:
+    """Bias at which a sigmoid gives the prior probability ``prior`` in (0, 1) that the focal loss starts from."""
+    return -math.log((1 - prior) / prior)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +38,6 @@ class Locations:
     queries: Tensor
     logits: Tensor
     boxes: Tensor
-
-
-def valid_ratios(padding: list[Tensor]) -> Tensor:
-    """Share of each level that is not padding.
-
-    Args:
-        padding: per level (B, h_l, w_l) bool, True where padded; the valid part is the top left rectangle.
-
-    Returns:
-        (B, levels, 2) float32, (horizontal, vertical), in (0, 1].
-    """
-    return torch.stack(
-        [torch.stack([(~p[:, 0]).float().mean(dim=1), (~p[:, :, 0]).float().mean(dim=1)], dim=-1) for p in padding], dim=1
-    )
 
 
 def valid_extent(features: Features) -> Tensor:
@@ -83,11 +72,14 @@ class LocationDecoder(nn.Module):
         heads, points: attention heads and sampling points per head and level.
         feedforward: hidden width of the MLPs.
         dropout: in attention and MLPs.
+        prior: probability of every class at the start.
+        size_bias: width and height of the first boxes around their references are its sigmoid.
     """
 
     def __init__(
         self, num_classes: int, channels: int = 256, queries: int = 300, layers: int = 6, levels: int = 4,
         heads: int = 8, points: int = 4, feedforward: int = 1024, dropout: float = 0.1,
+        prior: float = 0.01, size_bias: float = -2.0,
     ):
         super().__init__()
         self.levels = levels
@@ -97,11 +89,11 @@ class LocationDecoder(nn.Module):
             [_decoder_layer(channels, levels, heads, points, feedforward, dropout) for _ in range(layers)]
         )
         self.class_heads = nn.ModuleList([nn.Linear(channels, num_classes) for _ in range(layers)])
-        self._init_weights()
-        # Boxes start at a width and height of sigmoid(-2) around the reference, set once by the first layer.
-        self.box_heads = nn.ModuleList([BoxHead(channels, -2.0 if i == 0 else 0.0) for i in range(layers)])
+        self._init_weights(prior)
+        # The size is set once, by the first layer; the others keep what they are given.
+        self.box_heads = nn.ModuleList([BoxHead(channels, size_bias if i == 0 else 0.0) for i in range(layers)])
 
-    def _init_weights(self) -> None:
+    def _init_weights(self, prior: float) -> None:
         for parameter in [*self.layers.parameters(), *self.class_heads.parameters(), *self.reference_points.parameters()]:
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -110,7 +102,7 @@ class LocationDecoder(nn.Module):
                 module.init_weights()
         nn.init.zeros_(self.reference_points.bias)
         for head in self.class_heads:
-            nn.init.constant_(head.bias, FOCAL_PRIOR_BIAS)
+            nn.init.constant_(head.bias, prior_bias(prior))
 
     def forward(self, features: Features) -> Locations:
         """Class logits and boxes of every layer.
@@ -119,8 +111,7 @@ class LocationDecoder(nn.Module):
         """
         memory = Memory.of(features, self.levels)
         ratios = valid_ratios(features.padding[: self.levels])
-        shapes = torch.tensor(memory.sizes, device=memory.tokens.device)
-        starts = torch.cat([shapes.new_zeros(1), shapes.prod(dim=1).cumsum(0)[:-1]])
+        shapes, starts = memory.layout()
         query, query_pos = self.queries(len(memory.tokens))
         reference = self.reference_points(query_pos).float().sigmoid()
         logits, boxes = [], []

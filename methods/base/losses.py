@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from mmdet.utils import reduce_mean
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou_loss, sigmoid_focal_loss
 
-DICE_EPS = 1e-3
+
+@dataclass(frozen=True, slots=True)
+class Focal:
+    """The focal loss' constants (Lin et al., ICCV 2017).
+
+    Attributes:
+        alpha: weight of positives; negatives have 1 - alpha.
+        gamma: exponent that lowers the weight of what is already right.
+    """
+
+    alpha: float = 0.25
+    gamma: float = 2.0
+
 
 
 def mean_over_devices(count: Tensor) -> Tensor:
@@ -38,7 +52,7 @@ def things_stuff_balance(num_things: Tensor, num_stuff: Tensor) -> tuple[Tensor,
     return things, 1 - things
 
 
-def dice_losses(masks: Tensor, targets: Tensor, valid: Tensor | None = None, eps: float = DICE_EPS) -> Tensor:
+def dice_losses(masks: Tensor, targets: Tensor, valid: Tensor | None = None, epsilon: float = 1e-3) -> Tensor:
     """Dice loss with squared denominators of each mask: 1 - 2 Σpg / (Σp² + ε + Σg² + ε).
 
     No sigmoid is applied: the masks of Panoptic SegFormer are ReLU outputs. An all-zero target gives a constant 1 without
@@ -48,7 +62,7 @@ def dice_losses(masks: Tensor, targets: Tensor, valid: Tensor | None = None, eps
         masks: (M, ...) predicted values in [0, inf).
         targets: (M, ...) bool or float in {0, 1}.
         valid: (M, ...) bool, pixels that count; None for all.
-        eps: ε, 1e-3 in the PSPS and Point2Mask released code.
+        epsilon: ε, 1e-3 in the PSPS and Point2Mask released code.
 
     Returns:
         (M,) float32.
@@ -58,20 +72,21 @@ def dice_losses(masks: Tensor, targets: Tensor, valid: Tensor | None = None, eps
         inside = valid.flatten(1)
         p, g = p * inside, g * inside
     overlap = (p * g).sum(dim=1)
-    return 1 - 2 * overlap / (p.square().sum(dim=1) + eps + g.square().sum(dim=1) + eps)
+    return 1 - 2 * overlap / (p.square().sum(dim=1) + epsilon + g.square().sum(dim=1) + epsilon)
 
 
-def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Summed sigmoid focal loss with γ = 2, α = 0.25.
+def focal_loss(logits: Tensor, targets: Tensor, focal: Focal = Focal()) -> Tensor:
+    """Summed sigmoid focal loss.
 
     Args:
         logits: (...).
         targets: (...) float in {0, 1}.
+        focal: α and γ.
 
     Returns:
         Scalar, not normalised.
     """
-    return sigmoid_focal_loss(logits.float(), targets.float(), alpha=0.25, gamma=2, reduction="sum")
+    return sigmoid_focal_loss(logits.float(), targets.float(), alpha=focal.alpha, gamma=focal.gamma, reduction="sum")
 
 
 def box_losses(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,13 +14,13 @@ from mmcv.cnn import ConvModule
 from mmdet.models.layers.transformer import Mask2FormerTransformerDecoder
 from mmdet.models.losses import DiceLoss
 from mmdet.models.task_modules.assigners import HungarianAssigner
-from mmdet.utils import reduce_mean
 from mmengine.model import caffe2_xavier_init
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from methods.base.encoder import group_norm
 from methods.base.head import PanopticHead
+from methods.base.losses import mean_over_devices
 from methods.base.mask2former_ops import MaskTargets, logits_at, mask_targets, merge_masks, uncertain_points
 from methods.base.types import Categories, Features, PanopticMap, PseudoLabels
 
@@ -48,6 +48,7 @@ class Mask2FormerHead(PanopticHead):
             ``oversample_ratio`` times as many random points; the rest is random.
         no_object_weight: class weight of "no object".
         class_weight, mask_weight, dice_weight: weights of cost and loss: class, mask cross-entropy, mask Dice.
+        dice_epsilon: ε of the Dice cost and loss, added to numerator and denominator.
         score_threshold: queries with a lower class score are dropped at test time.
         overlap_threshold: a segment is dropped if a smaller share of its mask is left after merging.
     """
@@ -68,6 +69,7 @@ class Mask2FormerHead(PanopticHead):
         class_weight: float = 2.0,
         mask_weight: float = 5.0,
         dice_weight: float = 5.0,
+        dice_epsilon: float = 1.0,
         score_threshold: float = 0.8,
         overlap_threshold: float = 0.8,
     ):
@@ -97,9 +99,9 @@ class Mask2FormerHead(PanopticHead):
         self.assigner = HungarianAssigner([
             {"type": "ClassificationCost", "weight": class_weight},
             {"type": "CrossEntropyLossCost", "weight": mask_weight, "use_sigmoid": True},
-            {"type": "DiceCost", "weight": dice_weight, "pred_act": True, "eps": 1.0},
+            {"type": "DiceCost", "weight": dice_weight, "pred_act": True, "eps": dice_epsilon},
         ])  # fmt: skip
-        self.dice_loss = DiceLoss(use_sigmoid=True, activate=True, reduction="mean", naive_dice=True, eps=1.0)
+        self.dice_loss = DiceLoss(use_sigmoid=True, activate=True, reduction="mean", naive_dice=True, eps=dice_epsilon)
 
     def forward(self, features: Features) -> list[Prediction]:
         """Predictions of the initial queries and after each decoder layer."""
@@ -191,8 +193,8 @@ class Mask2FormerHead(PanopticHead):
         self, mask_logits: Tensor, targets: list[MaskTargets], matches: list[tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
         """Mask cross-entropy and Dice loss at importance-sampled points, per matched mask over all devices."""
-        count = mask_logits.new_tensor([float(sum(len(queries) for queries, _ in matches))])
-        normaliser = reduce_mean(count).clamp(min=1.0)
+        count = mask_logits.new_tensor(sum(len(queries) for queries, _ in matches))
+        normaliser = mean_over_devices(count).clamp(min=1.0)
         logits, truth = [], []
         for masks, target, (queries, matched) in zip(mask_logits, targets, matches, strict=True):
             if len(queries):
@@ -205,7 +207,7 @@ class Mask2FormerHead(PanopticHead):
             return nothing, nothing
         at_points, truth_at_points = torch.cat(logits), torch.cat(truth)
         cross_entropy = F.binary_cross_entropy_with_logits(at_points, truth_at_points, reduction="none").mean(1)
-        return cross_entropy.sum() / normaliser[0], self.dice_loss(at_points, truth_at_points, avg_factor=normaliser[0])
+        return cross_entropy.sum() / normaliser, self.dice_loss(at_points, truth_at_points, avg_factor=normaliser)
 
     @torch.no_grad()
     def predict(

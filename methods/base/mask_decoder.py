@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.base.memory import Memory
 from methods.base.types import Features
+
+NORM_EPSILON = 1e-5
+"""ε of the layer norms in the PSPS and Point2Mask released code; that of Panoptic SegFormer has 1e-6."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,36 +31,6 @@ class MaskDecoding:
 
     masks: list[Tensor]
     queries: list[Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Encoder maps as one sequence of keys.
-
-    Attributes:
-        tokens: (B, S, D), levels one after the other, finest first.
-        padding: (B, S) bool, True where padded.
-        sizes: (height, width) of each level; S is the sum of their products.
-    """
-
-    tokens: Tensor
-    padding: Tensor
-    sizes: list[tuple[int, int]]
-
-    @classmethod
-    def of(cls, features: Features, levels: int) -> Memory:
-        """The finest ``levels`` maps of an encoder; ValueError if it has fewer."""
-        if len(features.maps) < levels:
-            raise ValueError(
-                f"The decoder reads {levels} encoder levels but the features have {len(features.maps)}; "
-                "lower the decoder's 'levels' or add encoder levels."
-            )
-        maps, padding = features.maps[:levels], features.padding[:levels]
-        return cls(
-            torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1),
-            torch.cat([p.flatten(1) for p in padding], dim=1),
-            [tuple(m.shape[-2:]) for m in maps],
-        )
 
 
 class LearnedQueries(nn.Module):
@@ -151,24 +124,26 @@ class MaskDecoderLayer(nn.Module):
     Args:
         channels, heads, levels, feedforward: widths of the layer.
         self_attention: whether the queries see each other.
+        norm_epsilon: ε of the layer norms.
         update: False makes an attention-only layer that gives masks and leaves the queries as they are.
     """
 
     def __init__(
-        self, channels: int, heads: int, levels: int, feedforward: int, self_attention: bool, update: bool = True
+        self, channels: int, heads: int, levels: int, feedforward: int, self_attention: bool, norm_epsilon: float,
+        update: bool = True,
     ):
         super().__init__()
         self.self_attention = nn.MultiheadAttention(channels, heads, batch_first=True) if self_attention else None
-        self.self_attention_norm = nn.LayerNorm(channels) if self_attention else None
+        self.self_attention_norm = nn.LayerNorm(channels, norm_epsilon) if self_attention else None
         self.cross_attention = MaskAttention(channels, heads, attend=update)
         self.to_masks = LogitsToMasks(heads, levels)
         self.update = update
         if update:
-            self.cross_attention_norm = nn.LayerNorm(channels)
+            self.cross_attention_norm = nn.LayerNorm(channels, norm_epsilon)
             self.mlp = nn.Sequential(
                 nn.Linear(channels, feedforward), nn.GELU(), nn.Linear(feedforward, channels)
             )
-            self.mlp_norm = nn.LayerNorm(channels)
+            self.mlp_norm = nn.LayerNorm(channels, norm_epsilon)
 
     def forward(
         self, queries: Tensor, memory: Memory, query_padding: Tensor | None, with_masks: bool
@@ -197,17 +172,20 @@ class MaskDecoder(nn.Module):
         levels: encoder maps that are attended, finest first.
         feedforward: hidden width of the MLPs.
         self_attention: whether queries see each other (class queries do, instances do not).
+        norm_epsilon: ε of the layer norms.
         update_last: False when nobody reads the queries of the last layer; it then has no parameters without a gradient.
     """
 
     def __init__(
         self, channels: int = 256, layers: int = 4, heads: int = 8, levels: int = 3, feedforward: int = 1024,
-        self_attention: bool = False, update_last: bool = True,
+        self_attention: bool = False, norm_epsilon: float = NORM_EPSILON, update_last: bool = True,
     ):
         super().__init__()
         self.levels = levels
         self.layers = nn.ModuleList([
-            MaskDecoderLayer(channels, heads, levels, feedforward, self_attention, update_last or i < layers - 1)
+            MaskDecoderLayer(
+                channels, heads, levels, feedforward, self_attention, norm_epsilon, update_last or i < layers - 1
+            )
             for i in range(layers)
         ])
         for parameter in self.parameters():
@@ -251,16 +229,16 @@ class ClassMaskDecoder(nn.Module):
 
     Args:
         num_classes: K, one query each.
-        channels, layers, heads, levels, feedforward: as in `MaskDecoder`.
+        channels, layers, heads, levels, feedforward, norm_epsilon: as in `MaskDecoder`.
     """
 
     def __init__(
         self, num_classes: int, channels: int = 256, layers: int = 6, heads: int = 8, levels: int = 3,
-        feedforward: int = 1024,
+        feedforward: int = 1024, norm_epsilon: float = NORM_EPSILON,
     ):
         super().__init__()
         self.queries = LearnedQueries(num_classes, channels)
-        self.decoder = MaskDecoder(channels, layers, heads, levels, feedforward, self_attention=True)
+        self.decoder = MaskDecoder(channels, layers, heads, levels, feedforward, True, norm_epsilon)
         self.presence = nn.ModuleList([nn.Linear(channels, 1) for _ in range(layers)])
 
     def forward(self, features: Features, last_only: bool = False) -> tuple[list[Tensor], list[Tensor]]:

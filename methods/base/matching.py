@@ -9,6 +9,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou
 
+from methods.base.losses import Focal
+
 
 @dataclass(frozen=True, slots=True)
 class Matching:
@@ -30,25 +32,43 @@ class Matching:
         return self.image.numel()
 
 
-def focal_cost(logits: Tensor, classes: Tensor, alpha: float = 0.25, gamma: float = 2.0, eps: float = 1e-12) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class MatchingCosts:
+    """What the cost of a pair is made of; defaults are those of the released codes.
+
+    Attributes:
+        classification, l1, giou: weights of focal cost, L1 distance of normalised boxes and negative GIoU.
+        focal: α and γ of the focal cost.
+        epsilon: added inside its logarithms.
+    """
+
+    classification: float = 2.0
+    l1: float = 5.0
+    giou: float = 2.0
+    focal: Focal = Focal()
+    epsilon: float = 1e-12
+
+
+def focal_cost(logits: Tensor, classes: Tensor, focal: Focal = Focal(), epsilon: float = 1e-12) -> Tensor:
     """Focal classification cost of each query for each target: positive minus negative focal term at the target's class.
 
     Args:
         logits: (..., Q, C).
         classes: (n,) int64 in 0 .. C-1.
+        focal: α and γ.
+        epsilon: added inside the logarithms.
 
     Returns:
         (..., Q, n).
     """
     p = logits.sigmoid()
-    positive = alpha * (1 - p) ** gamma * -(p + eps).log()
-    negative = (1 - alpha) * p**gamma * -(1 - p + eps).log()
+    positive = focal.alpha * (1 - p) ** focal.gamma * -(p + epsilon).log()
+    negative = (1 - focal.alpha) * p**focal.gamma * -(1 - p + epsilon).log()
     return (positive - negative)[..., classes]
 
 
 def matching_cost(
-    logits: Tensor, boxes: Tensor, classes: Tensor, targets: Tensor,
-    class_weight: float = 2.0, l1_weight: float = 5.0, giou_weight: float = 2.0,
+    logits: Tensor, boxes: Tensor, classes: Tensor, targets: Tensor, costs: MatchingCosts = MatchingCosts()
 ) -> Tensor:
     """Weighted sum of focal cost, L1 distance and negative GIoU.
 
@@ -59,7 +79,7 @@ def matching_cost(
         boxes: (..., Q, 4) predicted cx, cy, w, h in [0, 1].
         classes: (n,) int64.
         targets: (n, 4) cx, cy, w, h in [0, 1].
-        class_weight, l1_weight, giou_weight: factors of the three costs.
+        costs: weights and constants.
 
     Returns:
         (..., Q, n).
@@ -69,13 +89,13 @@ def matching_cost(
     l1 = torch.cdist(flat, targets, p=1).view(shape)
     corners = box_convert(flat, "cxcywh", "xyxy"), box_convert(targets, "cxcywh", "xyxy")
     giou = generalized_box_iou(*corners).view(shape)
-    return class_weight * focal_cost(logits, classes) + l1_weight * l1 - giou_weight * giou
+    focal = focal_cost(logits, classes, costs.focal, costs.epsilon)
+    return costs.classification * focal + costs.l1 * l1 - costs.giou * giou
 
 
 @torch.no_grad()
 def match_layers(
-    logits: Tensor, boxes: Tensor, classes: list[Tensor], targets: list[Tensor],
-    class_weight: float = 2.0, l1_weight: float = 5.0, giou_weight: float = 2.0,
+    logits: Tensor, boxes: Tensor, classes: list[Tensor], targets: list[Tensor], costs: MatchingCosts = MatchingCosts()
 ) -> Matching:
     """Hungarian matching of every layer and image, with one transfer from the device.
 
@@ -84,15 +104,14 @@ def match_layers(
         boxes: (L, B, Q, 4) predicted cx, cy, w, h in [0, 1].
         classes: B tensors (n_i,) int64.
         targets: B tensors (n_i, 4) cx, cy, w, h in [0, 1].
-        class_weight, l1_weight, giou_weight: as in `matching_cost`.
+        costs: as in `matching_cost`.
     """
-    weights = (class_weight, l1_weight, giou_weight)
-    costs = [
-        matching_cost(logits[:, i].float(), boxes[:, i].float(), classes[i], targets[i].float(), *weights)
+    tables = [
+        matching_cost(logits[:, i].float(), boxes[:, i].float(), classes[i], targets[i].float(), costs)
         for i in range(len(classes))
     ]
     # A diverged network gives NaN; the run has to end with a NaN loss, not with an error of the assignment.
-    table = torch.nan_to_num(torch.cat(costs, dim=-1), nan=1e6, posinf=1e6, neginf=-1e6).cpu().numpy()
+    table = torch.nan_to_num(torch.cat(tables, dim=-1), nan=1e6, posinf=1e6, neginf=-1e6).cpu().numpy()
     images: list[int] = []
     queries: list[list[int]] = [[] for _ in table]
     pairs: list[list[int]] = [[] for _ in table]

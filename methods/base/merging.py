@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,38 @@ from methods.base.types import PanopticMap, Segment
 
 MASKS_AT_ONCE = 32
 """Masks that are resized together; bounds the memory of full-resolution soft masks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How sure a mask is: score ^ ``score_power`` times (mean mask value inside) ^ ``mask_power``.
+
+    Attributes:
+        score_power, mask_power: the exponents.
+        area_offset: added to the area that the mean divides by.
+    """
+
+    score_power: float = 1.0
+    mask_power: float = 2.0
+    area_offset: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Merging:
+    """The thresholds and constants of the merging; defaults are those of the released configs for ResNet-50.
+
+    Attributes:
+        mask_threshold: a pixel is inside a mask strictly above it.
+        quality_threshold: masks of a lower quality are dropped.
+        thing_overlap, stuff_overlap: a mask is dropped if a larger share of its area is already painted.
+        quality: what the quality of a mask is.
+    """
+
+    mask_threshold: float = 0.5
+    quality_threshold: float = 0.25
+    thing_overlap: float = 0.4
+    stuff_overlap: float = 0.2
+    quality: Quality = Quality()
 
 
 def resize_masks(
@@ -31,26 +65,26 @@ def resize_masks(
     return F.interpolate(cropped, size=output_size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def mask_quality(masks: Tensor, scores: Tensor, mask_threshold: float = 0.5) -> tuple[Tensor, Tensor]:
-    """Binary masks and their quality: score times the squared mean mask value inside the binary mask.
+def mask_quality(masks: Tensor, scores: Tensor, merging: Merging = Merging()) -> tuple[Tensor, Tensor]:
+    """Binary masks and their quality, see `Quality`: score times the squared mean mask value inside the binary mask.
 
     Args:
         masks: (N, ...) float in [0, inf).
         scores: (N,) class probabilities.
-        mask_threshold: a pixel is inside strictly above it.
+        merging: the mask threshold and the quality's constants.
 
     Returns:
         (N, ...) bool masks and (N,) qualities. The mean divides by area + 1, as the released codes do; mask values, and so
         qualities, may exceed 1.
     """
-    binary = masks > mask_threshold
-    inside = (masks * binary).flatten(1).sum(dim=1) / (binary.flatten(1).sum(dim=1) + 1)
-    return binary, scores * inside.square()
+    quality = merging.quality
+    binary = masks > merging.mask_threshold
+    inside = (masks * binary).flatten(1).sum(dim=1) / (binary.flatten(1).sum(dim=1) + quality.area_offset)
+    return binary, scores**quality.score_power * inside**quality.mask_power
 
 
 def paint_segments(
-    binary: Tensor, quality: Tensor, labels: Tensor, is_thing: Tensor,
-    quality_threshold: float = 0.25, thing_overlap: float = 0.4, stuff_overlap: float = 0.2,
+    binary: Tensor, quality: Tensor, labels: Tensor, is_thing: Tensor, merging: Merging = Merging()
 ) -> PanopticMap:
     """Paint masks in order of quality, each on the pixels that are still free.
 
@@ -62,15 +96,16 @@ def paint_segments(
         quality: (N,).
         labels: (N,) int64 contiguous labels.
         is_thing: (N,) bool.
-        quality_threshold, thing_overlap, stuff_overlap: see above.
+        merging: the three thresholds.
 
     Returns:
         The map; ids 1, 2, ... in order of quality, unpainted pixels 0; a segment's score is its quality, at most 1.
     """
     order = torch.argsort(quality, descending=True, stable=True)
-    order = order[quality[order] >= quality_threshold]
+    order = order[quality[order] >= merging.quality_threshold]
     ranked = torch.zeros(binary.shape[-2:], dtype=torch.int64, device=binary.device)
-    limits = torch.tensor([stuff_overlap, thing_overlap], dtype=torch.float64, device=binary.device)[is_thing.long()][order]
+    limits = torch.tensor([merging.stuff_overlap, merging.thing_overlap], dtype=torch.float64, device=binary.device)
+    limits = limits[is_thing.long()][order]
     kept = torch.zeros(len(order), dtype=torch.bool, device=binary.device)
     for rank, index in enumerate(order.tolist()):
         mask = binary[index]
@@ -92,7 +127,7 @@ def paint_segments(
 def merge_masks(
     masks: Tensor, scores: Tensor, labels: Tensor, is_thing: Tensor,
     input_size: tuple[int, int], size: tuple[int, int], output_size: tuple[int, int],
-    mask_threshold: float = 0.5, quality_threshold: float = 0.25, thing_overlap: float = 0.4, stuff_overlap: float = 0.2,
+    merging: Merging = Merging(),
 ) -> PanopticMap:
     """Panoptic map of one image from soft masks of queries.
 
@@ -102,13 +137,12 @@ def merge_masks(
         labels: (N,) int64 contiguous labels.
         is_thing: (N,) bool.
         input_size, size, output_size: as in `resize_masks`.
-        mask_threshold: as in `mask_quality`.
-        quality_threshold, thing_overlap, stuff_overlap: as in `paint_segments`.
+        merging: thresholds and constants.
     """
     parts = [
-        mask_quality(resize_masks(part, input_size, size, output_size), part_scores, mask_threshold)
+        mask_quality(resize_masks(part, input_size, size, output_size), part_scores, merging)
         for part, part_scores in zip(masks.split(MASKS_AT_ONCE), scores.split(MASKS_AT_ONCE), strict=True)
     ]
     binary = torch.cat([part[0] for part in parts])
     quality = torch.cat([part[1] for part in parts])
-    return paint_segments(binary, quality, labels, is_thing, quality_threshold, thing_overlap, stuff_overlap)
+    return paint_segments(binary, quality, labels, is_thing, merging)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 
 def call_with_options(function: Callable, options: Mapping[str, Any], what: str, *args: Any) -> Any:
     """``function(*args, **options)``, with an error that lists the valid names if an option is unknown or missing.
+
+    Where the default of a parameter is a dataclass, a mapping given for it becomes an object of this class, checked alike:
+    a group of options of a config.
 
     Args:
         function: a function or class; its parameters after ``args`` are the options.
@@ -25,4 +29,10 @@ def call_with_options(function: Callable, options: Mapping[str, Any], what: str,
     for problem, names in (("has no option", unknown), ("needs the option", missing)):
         if names:
             raise ValueError(f"The {what} {problem} {', '.join(names)}; its options are {', '.join(valid) or 'none'}.")
-    return function(*args, **options)
+    groups = {p.name: type(p.default) for p in parameters if is_dataclass(p.default)}
+    built = {
+        name: call_with_options(groups[name], value, f"{what}, group '{name}',")
+        if name in groups and isinstance(value, Mapping) else value
+        for name, value in options.items()
+    }
+    return function(*args, **built)

@@ -7,6 +7,7 @@ learned query per class. Inference merges all masks by quality.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from methods.base.head import PanopticHead
-from methods.base.location_decoder import FOCAL_PRIOR_BIAS, LocationDecoder, Locations, valid_extent
-from methods.base.losses import box_losses, dice_losses, focal_loss, mean_over_devices, things_stuff_balance
-from methods.base.mask_decoder import ClassMaskDecoder, MaskDecoder
-from methods.base.matching import Matching, match_layers
-from methods.base.merging import merge_masks
+from methods.base.location_decoder import LocationDecoder, Locations, prior_bias, valid_extent
+from methods.base.losses import Focal, box_losses, dice_losses, focal_loss, mean_over_devices, things_stuff_balance
+from methods.base.mask_decoder import NORM_EPSILON, ClassMaskDecoder, MaskDecoder
+from methods.base.matching import Matching, MatchingCosts, match_layers
+from methods.base.merging import Merging, Quality, merge_masks
 from methods.base.types import Categories, Features, PanopticMap, PseudoLabels
 
 
@@ -31,42 +32,50 @@ class PanopticSegFormerHead(PanopticHead):
         fine_channels: width of the encoder's 1/4 map, which this head does not read.
         queries: location queries.
         location_layers, thing_layers, stuff_layers: layers of the three decoders.
-        levels: encoder maps that the location decoder attends; the mask decoders always read the three finest.
+        levels, mask_levels: encoder maps that the location decoder and the mask decoders attend, finest first.
         heads, points, feedforward: attention heads, deformable sampling points and hidden width of all decoders.
         dropout: in the location decoder (the mask decoders have none).
+        norm_epsilon: ε of the layer norms of the mask decoders.
+        box_size_bias: width and height of the first boxes are its sigmoid.
         test_queries: (query, class) pairs with the best scores that become masks in inference.
-        mask_threshold, quality_threshold, thing_overlap, stuff_overlap: of the merging, see `methods.base.merging`.
+        mask_threshold, quality_threshold, thing_overlap, stuff_overlap, quality: of the merging, see `Merging`.
         classification_weight, l1_weight, giou_weight: loss weights and matching costs of things.
         dice_weight, stuff_classification_weight: the other loss weights.
+        focal: of both classifications and of the matching.
+        focal_prior: probability of every class at the start.
+        cost_epsilon: added inside the logarithms of the focal matching cost.
+        dice_epsilon: ε of the Dice losses of things and stuff.
     """
 
     def __init__(
         self, categories: Categories, channels: int, fine_channels: int | None = None, *,
         queries: int = 300, location_layers: int = 6, thing_layers: int = 4, stuff_layers: int = 6,
-        levels: int = 4, heads: int = 8, points: int = 4, feedforward: int = 1024, dropout: float = 0.1,
+        levels: int = 4, mask_levels: int = 3, heads: int = 8, points: int = 4, feedforward: int = 1024,
+        dropout: float = 0.1, norm_epsilon: float = NORM_EPSILON, box_size_bias: float = -2.0,
         test_queries: int = 100, mask_threshold: float = 0.5, quality_threshold: float = 0.25,
-        thing_overlap: float = 0.4, stuff_overlap: float = 0.2,
+        thing_overlap: float = 0.4, stuff_overlap: float = 0.2, quality: Quality = Quality(),
         classification_weight: float = 2.0, l1_weight: float = 5.0, giou_weight: float = 2.0,
         dice_weight: float = 2.0, stuff_classification_weight: float = 4.0,
+        focal: Focal = Focal(), focal_prior: float = 0.01, cost_epsilon: float = 1e-12, dice_epsilon: float = 1e-3,
     ):
         super().__init__()
         self.num_things, self.num_stuff = categories.num_things, categories.num_stuff
         self.test_queries = test_queries
-        self.merging = {
-            "mask_threshold": mask_threshold, "quality_threshold": quality_threshold,
-            "thing_overlap": thing_overlap, "stuff_overlap": stuff_overlap,
-        }
-        self.matching_weights = (classification_weight, l1_weight, giou_weight)
+        self.merging = Merging(mask_threshold, quality_threshold, thing_overlap, stuff_overlap, quality)
+        self.costs = MatchingCosts(classification_weight, l1_weight, giou_weight, focal, cost_epsilon)
         self.dice_weight, self.stuff_classification_weight = dice_weight, stuff_classification_weight
+        self.focal, self.dice_epsilon = focal, dice_epsilon
+        mask_decoder = {"heads": heads, "levels": mask_levels, "feedforward": feedforward, "norm_epsilon": norm_epsilon}
         if self.num_things:
             self.location = LocationDecoder(
-                self.num_things, channels, queries, location_layers, levels, heads, points, feedforward, dropout
+                self.num_things, channels, queries, location_layers, levels, heads, points, feedforward, dropout,
+                focal_prior, box_size_bias,
             )
-            self.things = MaskDecoder(channels, thing_layers, heads, feedforward=feedforward, update_last=False)
+            self.things = MaskDecoder(channels, thing_layers, **mask_decoder, update_last=False)
         if self.num_stuff:
-            self.stuff = ClassMaskDecoder(self.num_stuff, channels, stuff_layers, heads, feedforward=feedforward)
+            self.stuff = ClassMaskDecoder(self.num_stuff, channels, stuff_layers, **mask_decoder)
             for head in self.stuff.presence:
-                nn.init.constant_(head.bias, FOCAL_PRIOR_BIAS)
+                nn.init.constant_(head.bias, prior_bias(focal_prior))
 
     # ----------------------------------------------------------------------------------------------------- training
 
@@ -77,38 +86,46 @@ class PanopticSegFormerHead(PanopticHead):
 
         Thing losses are scaled by the share of things among the targets, stuff losses by the share of stuff
         (`things_stuff_balance`).
+
+        Of an image whose pixels are all ignored nothing is known: its targets are not targets, and what is predicted there
+        is neither right nor wrong. In an image with any other pixel every query is classified as usual, also where it
+        looks at ignored pixels: a query has no place until it has a mask (the released codes do not exempt any either).
         """
+        known = torch.stack([~one.ignore.all() for one in labels])
+        labels = [one if is_known else _without_targets(one) for one, is_known in zip(labels, known.tolist(), strict=True)]
         present = _present_stuff(labels, self.num_things, self.num_stuff)
         num_things = torch.zeros((), device=present.device)
         num_stuff = mean_over_devices(present.sum())
         things: dict[str, Tensor] = {}
         stuff: dict[str, Tensor] = {}
         if self.num_things:
-            things, num_things = self._thing_losses(features, labels)
+            things, num_things = self._thing_losses(features, labels, known)
         if self.num_stuff:
-            stuff = self._stuff_losses(features, labels, present, num_stuff.clamp(min=1))
+            stuff = self._stuff_losses(features, labels, known, present, num_stuff.clamp(min=1))
         thing_share, stuff_share = things_stuff_balance(num_things, num_stuff)
         losses = {name: value * thing_share for name, value in things.items()}
         losses.update({name: value * stuff_share for name, value in stuff.items()})
         return {name: value * weights.get(name.split("/")[0], 1.0) for name, value in losses.items()}
 
-    def _thing_losses(self, features: Features, labels: list[PseudoLabels]) -> tuple[dict[str, Tensor], Tensor]:
+    def _thing_losses(
+        self, features: Features, labels: list[PseudoLabels], known: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted losses, and the number of matched queries per device that they are divided by."""
         locations = self.location(features)
         classes = [one.classes[one.is_thing] for one in labels]
         boxes = _normalised_boxes(labels, valid_extent(features))
-        class_weight, l1_weight, giou_weight = self.matching_weights
-        matching = match_layers(locations.logits, locations.boxes, classes, boxes, class_weight, l1_weight, giou_weight)
+        matching = match_layers(locations.logits, locations.boxes, classes, boxes, self.costs)
         # One at least: images without things still teach the queries to stay silent.
         count = mean_over_devices(torch.tensor(matching.count, device=locations.logits.device)).clamp(min=1)
-        focal, l1, giou = _location_losses(locations, matching, torch.cat(classes), torch.cat(boxes))
+        positives, l1, giou = _location_targets(locations, matching, torch.cat(classes), torch.cat(boxes))
+        focal = focal_loss(locations.logits[:, known], positives[:, known], self.focal)
         masks = self._matched_masks(features, locations.queries, matching)
         targets, valid = _thing_targets(labels, matching)
-        dice = sum(dice_losses(_upsampled(m, features.input_size), targets, valid).sum() for m in masks)
+        dice = self._dice(masks, targets, valid, features.input_size)
         losses = {
-            "classification/things": class_weight * focal,
-            "boxes/l1": l1_weight * l1,
-            "boxes/giou": giou_weight * giou,
+            "classification/things": self.costs.classification * focal,
+            "boxes/l1": self.costs.l1 * l1,
+            "boxes/giou": self.costs.giou * giou,
             "masks/things": self.dice_weight * dice,
         }
         return {name: value / count for name, value in losses.items()}, count
@@ -125,17 +142,21 @@ class PanopticSegFormerHead(PanopticHead):
         return [masks[image, slot] for masks in self.things(features, queries, query_padding=padding).masks]
 
     def _stuff_losses(
-        self, features: Features, labels: list[PseudoLabels], present: Tensor, count: Tensor
+        self, features: Features, labels: list[PseudoLabels], known: Tensor, present: Tensor, count: Tensor
     ) -> dict[str, Tensor]:
         masks, logits = self.stuff(features)
         targets, valid = _stuff_targets(labels, present, self.num_things)
         # Only masks of present classes are upsampled: absent ones have weight 0.
-        dice = sum(dice_losses(_upsampled(m[present], features.input_size), targets, valid).sum() for m in masks)
-        focal = sum(focal_loss(layer, present) for layer in logits)
+        dice = self._dice([m[present] for m in masks], targets, valid, features.input_size)
+        focal = sum(focal_loss(layer[known], present[known], self.focal) for layer in logits)
         return {
             "masks/stuff": self.dice_weight * dice / count,
             "stuff_classification/presence": self.stuff_classification_weight * focal / count,
         }
+
+    def _dice(self, masks: list[Tensor], targets: Tensor, valid: Tensor, input_size: tuple[int, int]) -> Tensor:
+        """Dice losses of (M, h, w) masks of each layer at the resolution of their (M, H, W) targets, summed."""
+        return sum(dice_losses(_upsampled(m, input_size), targets, valid, self.dice_epsilon).sum() for m in masks)
 
     # ---------------------------------------------------------------------------------------------------- inference
 
@@ -152,7 +173,7 @@ class PanopticSegFormerHead(PanopticHead):
         return [
             merge_masks(
                 masks[i].float(), scores[i], labels[i], labels[i] < self.num_things,
-                features.input_size, sizes[i], output_sizes[i], **self.merging,
+                features.input_size, sizes[i], output_sizes[i], self.merging,
             )
             for i in range(len(masks))
         ]
@@ -186,10 +207,16 @@ def _normalised_boxes(labels: list[PseudoLabels], extent: Tensor) -> list[Tensor
     ]
 
 
-def _location_losses(
+def _without_targets(labels: PseudoLabels) -> PseudoLabels:
+    """Labels of the same image, all of it void."""
+    none = {name: getattr(labels, name)[:0] for name in ("classes", "is_thing", "scores", "boxes")}
+    return replace(labels, segment_ids=torch.zeros_like(labels.segment_ids), **none)
+
+
+def _location_targets(
     locations: Locations, matching: Matching, classes: Tensor, boxes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Focal, L1 and GIoU losses, summed over layers and pairs.
+    """What the class logits (L, B, Q, C) should be, in {0, 1}, and the L1 and GIoU losses summed over layers and pairs.
 
     Args:
         locations: predictions of L layers.
@@ -200,7 +227,7 @@ def _location_losses(
     place = layer, matching.image.expand_as(matching.query), matching.query
     positives = torch.zeros_like(locations.logits)
     positives[(*place, classes[matching.target])] = 1
-    return focal_loss(locations.logits, positives), *box_losses(locations.boxes[place], boxes[matching.target])
+    return positives, *box_losses(locations.boxes[place], boxes[matching.target])
 
 
 def _thing_targets(labels: list[PseudoLabels], matching: Matching) -> tuple[Tensor, Tensor]:

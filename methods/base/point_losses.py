@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base.losses import focal_loss, mean_over_devices, things_stuff_balance
+from methods.base.losses import Focal, focal_loss, mean_over_devices, things_stuff_balance
 from methods.base.semantic_branch import SemanticMaps
 from methods.base.types import PointBatch, PointLabels, Progress
 from methods.ops.color import lab_at, pairwise_color_loss, similar_pairs
@@ -30,14 +30,18 @@ def class_presence(points: Sequence[PointLabels], num_classes: int) -> Tensor:
     return present
 
 
-def presence_loss(logits: Tensor, present: Tensor) -> Tensor:
+def presence_loss(logits: Tensor, present: Tensor, focal: Focal = Focal()) -> Tensor:
     """Sigmoid focal loss of the classes that occur, over the number of present (image, class) pairs (at least 1).
+
+    An image without any class is left out: nothing is known of it, not that every class is absent.
 
     Args:
         logits: (B, K).
         present: (B, K) float in {0, 1}.
+        focal: α and γ.
     """
-    return focal_loss(logits, present) / mean_over_devices(present.sum()).clamp(min=1)
+    known = present.any(dim=1)
+    return focal_loss(logits[known], present[known], focal) / mean_over_devices(present.sum()).clamp(min=1)
 
 
 def partial_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -90,10 +94,10 @@ class SemanticObjective:
     """How the semantic branch is trained from points; defaults are those of the PSPS released code.
 
     Attributes:
-        presence_weight: weight of `presence_loss`.
+        presence_weight, presence_focal: weight and constants of `presence_loss`.
         partial_weight: weight of `partial_cross_entropy`.
         color_weight: weight of `pairwise_color_loss`.
-        color_kernel, color_threshold, mask_border: see `similar_pairs`.
+        color_kernel, color_threshold, color_falloff, mask_border: see `similar_pairs`.
         color_dilation: spacing of the neighbours in cells of the map, at a short side of ``reference_side``.
         dilation: side in pixels of the square around a labelled pixel.
         reference_side: short side that both dilations belong to; see `scaled_odd` and `scaled_cells`.
@@ -104,11 +108,13 @@ class SemanticObjective:
     """
 
     presence_weight: float = 2.0
+    presence_focal: Focal = Focal()
     partial_weight: float = 1.0
     color_weight: float = 3.0
     color_kernel: int = 5
     color_dilation: int = 2
     color_threshold: float = 0.3
+    color_falloff: float = 0.5
     mask_border: bool = True
     dilation: int = 17
     reference_side: int | None = 600
@@ -130,14 +136,17 @@ class SemanticObjective:
         losses: dict[str, Tensor] = {}
         if self.presence_weight:
             present = class_presence(batch.points, maps.presence[0].shape[1])
-            losses["semantic_presence"] = self.presence_weight * sum(presence_loss(p, present) for p in maps.presence)
+            per_layer = [presence_loss(logits, present, self.presence_focal) for logits in maps.presence]
+            losses["semantic_presence"] = self.presence_weight * sum(per_layer)
         if self.partial_weight:
             labels = dilated_label_maps(batch, grid, self.dilation, self.reference_side)
             losses["semantic_partial"] = self.partial_weight * sum(partial_cross_entropy(z, labels) for z in maps.logits)
         if self.color_weight:
             lab, valid = lab_at(batch.images, batch.padding, grid)
             spacing = scaled_cells(self.color_dilation, min(map(min, batch.sizes)), self.reference_side)
-            pairs = similar_pairs(lab, valid, self.color_kernel, spacing, self.color_threshold, self.mask_border)
+            pairs = similar_pairs(
+                lab, valid, self.color_kernel, spacing, self.color_threshold, self.mask_border, self.color_falloff
+            )
             weight = self.color_weight * progress.warmup(self.color_warmup)
             losses["semantic_color"] = weight * sum(pairwise_color_loss(z, pairs) for z in maps.logits)
         scale = things_share(batch.points) if self.scale_by_things else 1.0

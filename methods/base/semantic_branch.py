@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.base.mask_decoder import ClassMaskDecoder
+from methods.base.mask_decoder import NORM_EPSILON, ClassMaskDecoder
 from methods.base.types import Features
 
 
@@ -36,19 +36,22 @@ class SemanticBranch(nn.Module):
         layers: decoder layers, all of them supervised.
         heads: attention heads of the decoder.
         feedforward: hidden width of its MLPs.
+        levels: encoder maps that are attended, finest first.
+        norm_epsilon: ε of its layer norms.
     """
 
     def __init__(
-        self, num_classes: int, channels: int = 256, layers: int = 6, heads: int = 8, feedforward: int = 1024
+        self, num_classes: int, channels: int = 256, layers: int = 6, heads: int = 8, feedforward: int = 1024,
+        levels: int = 3, norm_epsilon: float = NORM_EPSILON,
     ):
         super().__init__()
-        self.decoder = ClassMaskDecoder(num_classes, channels, layers, heads, feedforward=feedforward)
+        self.decoder = ClassMaskDecoder(num_classes, channels, layers, heads, levels, feedforward, norm_epsilon)
         self.affine = nn.Conv2d(num_classes, num_classes, 1, groups=num_classes)
         nn.init.ones_(self.affine.weight)
         nn.init.zeros_(self.affine.bias)
 
     def forward(self, features: Features) -> SemanticMaps:
-        """Logits and presence of every layer, from the three finest encoder maps."""
+        """Logits and presence of every layer, from the finest encoder maps."""
         masks, presence = self.decoder(features)
         logits = [self.affine(m) * torch.sigmoid(p)[..., None, None] for m, p in zip(masks, presence, strict=True)]
         return SemanticMaps(logits, presence)

@@ -12,7 +12,7 @@ from methods.base.dense_labels import dense_labels
 from methods.base.labeler import PseudoLabeler
 from methods.base.types import Categories, Features, MaskBatch, PointLabels, Progress, PseudoLabels
 from methods.ops.assignment import assign, point_distances
-from methods.ops.edges import edge_crossing, semantic_change, sobel_edges
+from methods.ops.edges import Sobel, edge_crossing, semantic_change, sobel_edges
 from methods.ops.geodesic import batched_geodesic_distances
 from methods.ops.rasterize import grid_size, point_cells, resample
 
@@ -29,6 +29,7 @@ class OracleSemantics(PseudoLabeler):
             of PSPS with one-hot semantics and Sobel edges and without pixel embedding.
         lambda_edge: weight of the edges in the geodesic distance; the semantic term has weight 1.
         stride: pixels per cell of the distance grid; None chooses by the short side (`grid_stride`).
+        sobel: how the edge map is normalised.
 
     Raises:
         ValueError: unknown ``assignment``.
@@ -40,13 +41,14 @@ class OracleSemantics(PseudoLabeler):
     def __init__(
         self, categories: Categories, channels: int, *,
         assignment: Literal["nearest", "geodesic"] = "nearest", lambda_edge: float = 0.1, stride: int | None = None,
+        sobel: Sobel = Sobel(),
     ):
         super().__init__(categories, channels)
         if assignment not in ASSIGNMENTS:
             raise ValueError(
                 f"Unknown assignment '{assignment}' of method 'oracle_semantics'; it is one of {', '.join(ASSIGNMENTS)}."
             )
-        self.assignment, self.lambda_edge, self.stride = assignment, lambda_edge, stride
+        self.assignment, self.lambda_edge, self.stride, self.sobel = assignment, lambda_edge, stride, sobel
 
     def predict_maps(self, features: Features | None, batch: MaskBatch) -> None:
         return None
@@ -74,7 +76,7 @@ class OracleSemantics(PseudoLabeler):
         for image, pixel_classes, points, size in zip(batch.images, classes, batch.points, batch.sizes, strict=True):
             grid = grid_size(size, self.stride)
             probs = (pixel_classes == torch.unique(points.classes)[:, None, None]).float()
-            edges = sobel_edges(resample(image.float(), size, batch.input_size, grid))
+            edges = sobel_edges(resample(image.float(), size, batch.input_size, grid), self.sobel)
             costs.append(semantic_change(resample(probs, size, size, grid)) + self.lambda_edge * edge_crossing(edges))
             sources.append(_sources(points, size, grid))
         distances = batched_geodesic_distances(costs, sources)

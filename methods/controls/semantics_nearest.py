@@ -7,6 +7,9 @@ from torch import Tensor
 from methods.base.dense_labels import dense_labels
 from methods.base.head import LOSS_GROUPS
 from methods.base.labeler import PseudoLabeler
+from methods.base.labels import EMPTY_BOX
+from methods.base.losses import Focal
+from methods.base.mask_decoder import NORM_EPSILON
 from methods.base.point_losses import SemanticObjective, dilation_of
 from methods.base.semantic_branch import SemanticBranch, SemanticMaps
 from methods.base.types import Categories, Features, PointBatch, Progress, PseudoLabels
@@ -21,13 +24,14 @@ class SemanticsNearest(PseudoLabeler):
     Args:
         categories: of the data set.
         channels: width of the encoder's maps.
-        layers, heads, feedforward: decoder of the semantic branch.
-        presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border,
-            color_warmup: losses of the semantic branch; see `SemanticObjective`.
+        layers, heads, feedforward, levels, norm_epsilon: decoder of the semantic branch, see `SemanticBranch`.
+        presence_weight, presence_focal, partial_weight, color_weight, color_kernel, color_dilation, color_threshold,
+            color_falloff, mask_border, color_warmup: losses of the semantic branch; see `SemanticObjective`.
         scale_semantic_by_things: multiply these losses with the share of things among the targets.
         dilation: side in pixels of the square around a labelled pixel, at a short side of ``reference_side``.
         reference_side: short side that pixel constants belong to; None takes them as they are.
         stuff_threshold: stuff pixels of a lower probability are void.
+        empty_box: side of the box of a target that got no pixel, a share of the image's.
         warmup: share of the run over which the losses of the head grow linearly.
     """
 
@@ -36,21 +40,23 @@ class SemanticsNearest(PseudoLabeler):
     def __init__(
         self, categories: Categories, channels: int, *,
         layers: int = 6, heads: int = 8, feedforward: int = 1024,
-        presence_weight: float = 2.0, partial_weight: float = 1.0, color_weight: float = 3.0,
-        color_kernel: int = 5, color_dilation: int = 2, color_threshold: float = 0.3, mask_border: bool = True,
-        color_warmup: float = 0.0,
+        levels: int = 3, norm_epsilon: float = NORM_EPSILON,
+        presence_weight: float = 2.0, presence_focal: Focal = Focal(), partial_weight: float = 1.0,
+        color_weight: float = 3.0, color_kernel: int = 5, color_dilation: int = 2, color_threshold: float = 0.3,
+        color_falloff: float = 0.5, color_warmup: float = 0.0, mask_border: bool = True,
         scale_semantic_by_things: bool = True, dilation: int = 17, reference_side: int | None = 600,
-        stuff_threshold: float = 0.5, warmup: float = 0.05,
+        stuff_threshold: float = 0.5, empty_box: float = EMPTY_BOX, warmup: float = 0.05,
     ):
         super().__init__(categories, channels)
-        self.semantic = SemanticBranch(len(categories), channels, layers, heads, feedforward)
+        self.semantic = SemanticBranch(len(categories), channels, layers, heads, feedforward, levels, norm_epsilon)
         self.objective = SemanticObjective(
-            presence_weight=presence_weight, partial_weight=partial_weight, color_weight=color_weight,
-            color_kernel=color_kernel, color_dilation=color_dilation, color_threshold=color_threshold,
-            mask_border=mask_border, dilation=dilation, reference_side=reference_side, color_warmup=color_warmup,
+            presence_weight=presence_weight, presence_focal=presence_focal, partial_weight=partial_weight,
+            color_weight=color_weight, color_kernel=color_kernel, color_dilation=color_dilation,
+            color_threshold=color_threshold, color_falloff=color_falloff, color_warmup=color_warmup,
+            mask_border=mask_border, dilation=dilation, reference_side=reference_side,
             scale_by_things=scale_semantic_by_things,
         )
-        self.stuff_threshold, self.warmup = stuff_threshold, warmup
+        self.stuff_threshold, self.empty_box, self.warmup = stuff_threshold, empty_box, warmup
 
     def predict_maps(self, features: Features, batch: PointBatch) -> SemanticMaps:
         return self.semantic(features)
@@ -70,7 +76,8 @@ class SemanticsNearest(PseudoLabeler):
             )
             classes = class_map(probs, present, present >= self.categories.num_things, self.stuff_threshold)
             distances = point_distances(points.xy, points.target, points.num_targets, size)
-            labels.append(dense_labels(assign(distances, size, points.classes, classes), points, batch.input_size))
+            segment_ids = assign(distances, size, points.classes, classes)
+            labels.append(dense_labels(segment_ids, points, batch.input_size, empty_box=self.empty_box))
         return labels
 
     def losses(

@@ -69,9 +69,10 @@ class ColorPairs:
 
 
 def similar_pairs(
-    lab: Tensor, valid: Tensor, kernel: int = 5, dilation: int = 2, threshold: float = 0.3, mask_border: bool = True
+    lab: Tensor, valid: Tensor, kernel: int = 5, dilation: int = 2, threshold: float = 0.3, mask_border: bool = True,
+    falloff: float = 0.5,
 ) -> ColorPairs:
-    """The pairs (i, j) with ``exp(-|Lab_i - Lab_j| / 2) >= threshold`` (FDD Eq. 5; PSPS).
+    """The pairs (i, j) with ``exp(-falloff |Lab_i - Lab_j|) >= threshold`` (FDD Eq. 5; PSPS).
 
     Args:
         lab: (B, 3, h, w) float32.
@@ -81,6 +82,7 @@ def similar_pairs(
         threshold: smallest similarity of a pair, in (0, 1].
         mask_border: True counts pairs inside the image only. False is the released code: a neighbour outside the image has
             colour (0, 0, 0) and agrees with everything, so that nearly black cells at the border dilute the loss.
+        falloff: how fast similarity falls with the distance of two colours, positive.
 
     Raises:
         ValueError: ``kernel`` is even or below 3.
@@ -92,11 +94,11 @@ def similar_pairs(
     used = []
     for offset in offsets:
         (lab_i, lab_j), (valid_i, valid_j) = shifted_pair(lab, offset), shifted_pair(valid, offset)
-        similarity = torch.exp(-0.5 * (lab_i - lab_j).norm(dim=1))
+        similarity = torch.exp(-falloff * (lab_i - lab_j).norm(dim=1))
         used.append((similarity >= threshold) & valid_i & valid_j)
     count = 2 * torch.stack([pairs.sum(dim=(1, 2)) for pairs in used]).sum(dim=0)
     if not mask_border:
-        black = (torch.exp(-0.5 * lab.norm(dim=1)) >= threshold) & valid
+        black = (torch.exp(-falloff * lab.norm(dim=1)) >= threshold) & valid
         ends = sum((v.sum(dim=(1, 2)) for v in _inside_ends(black, valid, offsets)), torch.zeros_like(count))
         count = count + 2 * len(offsets) * black.sum(dim=(1, 2)) - ends
     return ColorPairs(offsets, used, count.float())

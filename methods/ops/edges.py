@@ -7,6 +7,7 @@ unspecified finite values, which the geodesics ignore.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,20 @@ from methods.ops.color import rgb_to_lab
 from methods.ops.geodesic import NEIGHBOURS
 
 
-def sobel_edges(image: Tensor, border: int = 5) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Sobel:
+    """How the edge map is normalised; defaults are those of the PSPS released code.
+
+    Attributes:
+        border: cells at each side that the maximum leaves out; less on maps that would have no interior.
+        epsilon: smallest maximum that is divided by.
+    """
+
+    border: int = 5
+    epsilon: float = 1e-5
+
+
+def sobel_edges(image: Tensor, sobel: Sobel = Sobel()) -> Tensor:
     """Edge strength of an image: Sobel responses on the three CIELAB channels (PSPS released code).
 
     The mean of the six squared responses (zero padding), divided by its maximum over the interior and clipped. Because of
@@ -24,7 +38,7 @@ def sobel_edges(image: Tensor, border: int = 5) -> Tensor:
 
     Args:
         image: (3, h, w) float RGB in [0, 1].
-        border: cells at each side that the maximum leaves out; less on maps that would have no interior.
+        sobel: how it is normalised.
 
     Returns:
         (h, w) float32 in [0, 1].
@@ -33,9 +47,9 @@ def sobel_edges(image: Tensor, border: int = 5) -> Tensor:
     across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=lab.device)
     kernels = torch.stack([across, across.T])[:, None]
     squared = F.conv2d(lab[:, None], kernels, padding=1).square().mean(dim=(0, 1))
-    rows, cols = (min(border, (side - 1) // 2) for side in squared.shape)
+    rows, cols = (min(sobel.border, (side - 1) // 2) for side in squared.shape)
     interior = squared[rows : squared.shape[0] - rows, cols : squared.shape[1] - cols]
-    return (squared / interior.max().clamp(min=1e-5)).clamp(max=1)
+    return (squared / interior.max().clamp(min=sobel.epsilon)).clamp(max=1)
 
 
 def neighbour_values(values: Tensor) -> Tensor:

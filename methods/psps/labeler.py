@@ -9,19 +9,22 @@ import torch
 from torch import Tensor
 
 from methods.base.dense_labels import dense_labels
-from methods.base.embedding import EmbeddingProjector
+from methods.base.embedding import EmbeddingProjector, Projection
 from methods.base.head import LOSS_GROUPS
 from methods.base.labeler import PseudoLabeler
+from methods.base.labels import EMPTY_BOX
+from methods.base.losses import Focal
+from methods.base.mask_decoder import NORM_EPSILON
 from methods.base.point_losses import SemanticObjective, dilation_of
 from methods.base.semantic_branch import SemanticBranch, SemanticMaps
 from methods.base.types import Categories, Features, PointBatch, PointLabels, Progress, PseudoLabels
 from methods.ops.assignment import class_map, present_probabilities
-from methods.ops.edges import sobel_edges
+from methods.ops.edges import Sobel, sobel_edges
 from methods.ops.geodesic import batched_geodesic_distances
 from methods.ops.rasterize import grid_size, point_cells, resample
 from methods.psps.embedding_loss import contrastive_loss
 from methods.psps.pseudo_panoptic import panoptic_segments
-from methods.psps.traversing import class_compatibility, distance_likelihood, traversing_costs
+from methods.psps.traversing import DistanceScale, class_compatibility, distance_likelihood, traversing_costs
 
 EDGE_SOURCES = ("none", "sobel")
 
@@ -58,10 +61,11 @@ class PSPS(PseudoLabeler):
     Args:
         categories: of the data set.
         channels: width of the encoder's maps.
-        layers, heads, feedforward: decoder of the semantic branch.
+        layers, heads, feedforward, levels, norm_epsilon: decoder of the semantic branch, see `SemanticBranch`.
         embedding_channels: width of the pixel embedding.
-        presence_weight, partial_weight, color_weight, color_kernel, color_dilation, color_threshold, mask_border,
-            color_warmup: losses of the semantic branch; see `SemanticObjective`.
+        projector: what the pixel embedding is made from.
+        presence_weight, presence_focal, partial_weight, color_weight, color_kernel, color_dilation, color_threshold,
+            color_falloff, mask_border, color_warmup: losses of the semantic branch; see `SemanticObjective`.
         scale_semantic_by_things: multiply these losses with the share of things among the targets.
         dilation: side in pixels of the square around a labelled pixel, at a short side of ``reference_side``.
         reference_side: short side that pixel constants belong to; None takes them as they are.
@@ -69,9 +73,12 @@ class PSPS(PseudoLabeler):
         lambda_semantic, lambda_edge, lambda_manifold: weights of the terms of the traversing distance.
         edge_source: ``"sobel"`` or ``"none"``.
         directed: a step pays the edge strength of the cell that it enters; False: the maximum of both cells.
+        sobel: how the edge map is normalised.
         stride: pixels per cell of the distance grid; None chooses by the short side (`grid_stride`).
+        distance: how distances become likelihoods.
         class_compatibility: weigh instances by the probability of their class.
         stuff_threshold: stuff pixels of a lower probability are void.
+        empty_box: side of the box of a target that got no pixel, a share of the image's.
         warmup: share of the run over which the losses of the head grow linearly (0.05 = 1 of 20 epochs).
 
     Raises:
@@ -80,31 +87,37 @@ class PSPS(PseudoLabeler):
 
     def __init__(
         self, categories: Categories, channels: int, *,
-        layers: int = 6, heads: int = 8, feedforward: int = 1024, embedding_channels: int = 128,
-        presence_weight: float = 2.0, partial_weight: float = 1.0, color_weight: float = 3.0,
-        color_kernel: int = 5, color_dilation: int = 2, color_threshold: float = 0.3, mask_border: bool = True,
-        color_warmup: float = 0.0,
+        layers: int = 6, heads: int = 8, feedforward: int = 1024,
+        levels: int = 3, norm_epsilon: float = NORM_EPSILON,
+        presence_weight: float = 2.0, presence_focal: Focal = Focal(), partial_weight: float = 1.0,
+        color_weight: float = 3.0, color_kernel: int = 5, color_dilation: int = 2, color_threshold: float = 0.3,
+        color_falloff: float = 0.5, color_warmup: float = 0.0, mask_border: bool = True,
         scale_semantic_by_things: bool = True, dilation: int = 17, reference_side: int | None = 600,
+        embedding_channels: int = 128, projector: Projection = Projection(),
         metric_weight: float = 1.0, temperature: float = 0.07,
         lambda_semantic: float = 1.0, lambda_edge: float = 0.1, lambda_manifold: float = 0.1,
-        edge_source: Literal["none", "sobel"] = "sobel", directed: bool = True, stride: int | None = None,
-        class_compatibility: bool = True, stuff_threshold: float = 0.5, warmup: float = 0.05,
+        edge_source: Literal["none", "sobel"] = "sobel", directed: bool = True, sobel: Sobel = Sobel(),
+        stride: int | None = None, distance: DistanceScale = DistanceScale(),
+        class_compatibility: bool = True, stuff_threshold: float = 0.5, empty_box: float = EMPTY_BOX, warmup: float = 0.05,
     ):
         super().__init__(categories, channels)
         if edge_source not in EDGE_SOURCES:
             raise ValueError(f"Method 'psps' has no edge_source '{edge_source}'; it is one of {', '.join(EDGE_SOURCES)}.")
-        self.semantic = SemanticBranch(len(categories), channels, layers, heads, feedforward)
-        self.projector = EmbeddingProjector(channels, embedding_channels)
+        self.semantic = SemanticBranch(len(categories), channels, layers, heads, feedforward, levels, norm_epsilon)
+        self.projector = EmbeddingProjector(channels, embedding_channels, projector)
         self.objective = SemanticObjective(
-            presence_weight=presence_weight, partial_weight=partial_weight, color_weight=color_weight,
-            color_kernel=color_kernel, color_dilation=color_dilation, color_threshold=color_threshold,
-            mask_border=mask_border, dilation=dilation, reference_side=reference_side, color_warmup=color_warmup,
+            presence_weight=presence_weight, presence_focal=presence_focal, partial_weight=partial_weight,
+            color_weight=color_weight, color_kernel=color_kernel, color_dilation=color_dilation,
+            color_threshold=color_threshold, color_falloff=color_falloff, color_warmup=color_warmup,
+            mask_border=mask_border, dilation=dilation, reference_side=reference_side,
             scale_by_things=scale_semantic_by_things,
         )
         self.metric_weight, self.temperature = metric_weight, temperature
         self.lambda_semantic, self.lambda_edge, self.lambda_manifold = lambda_semantic, lambda_edge, lambda_manifold
-        self.edge_source, self.directed, self.stride = edge_source, directed, stride
-        self.use_compatibility, self.stuff_threshold, self.warmup = class_compatibility, stuff_threshold, warmup
+        self.edge_source, self.directed, self.sobel = edge_source, directed, sobel
+        self.stride, self.distance = stride, distance
+        self.use_compatibility, self.stuff_threshold = class_compatibility, stuff_threshold
+        self.empty_box, self.warmup = empty_box, warmup
 
     def predict_maps(self, features: Features, batch: PointBatch) -> PSPSMaps:
         return PSPSMaps(self.semantic(features), self.projector(features))
@@ -143,7 +156,7 @@ class PSPS(PseudoLabeler):
         grid = grid_size(size, self.stride)
         edges = embedding = None
         if self.edge_source == "sobel" and self.lambda_edge:
-            edges = sobel_edges(resample(batch.images[index].float(), size, batch.input_size, grid))
+            edges = sobel_edges(resample(batch.images[index].float(), size, batch.input_size, grid), self.sobel)
         if self.lambda_manifold:
             embedding = resample(maps.embedding[index].detach().float(), size, batch.input_size, grid)
         return traversing_costs(
@@ -154,12 +167,12 @@ class PSPS(PseudoLabeler):
     def _labels(
         self, image: _ImageSemantics, distances: Tensor, points: PointLabels, input_size: tuple[int, int]
     ) -> PseudoLabels:
-        likelihood = distance_likelihood(distances, tuple(image.pixel_classes.shape))
+        likelihood = distance_likelihood(distances, tuple(image.pixel_classes.shape), self.distance)
         if self.use_compatibility:
             classes = points.classes[points.is_thing]
             likelihood = likelihood * class_compatibility(image.probs, image.present, image.is_stuff, classes)
         segment_ids = panoptic_segments(likelihood, image.pixel_classes, points.classes, points.is_thing)
-        return dense_labels(segment_ids, points, input_size)
+        return dense_labels(segment_ids, points, input_size, empty_box=self.empty_box)
 
     def losses(
         self, maps: PSPSMaps, labels: list[PseudoLabels], batch: PointBatch, progress: Progress

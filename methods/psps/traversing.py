@@ -5,14 +5,27 @@ Source: PSPS released code (the body of the paper was not available).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from methods.ops.edges import edge_crossing, feature_change, semantic_change
 
-MISSING_DISTANCE = 10.0
-"""Distance of every cell to an instance without a labelled pixel."""
+
+@dataclass(frozen=True, slots=True)
+class DistanceScale:
+    """How distances become likelihoods; defaults are those of the PSPS released code.
+
+    Attributes:
+        missing: distance of every cell to an instance without a labelled pixel.
+        epsilon: added to the maximum that is divided by.
+    """
+
+    missing: float = 10.0
+    epsilon: float = 1e-5
+
 
 
 def traversing_costs(
@@ -46,20 +59,23 @@ def traversing_costs(
     return costs
 
 
-def distance_likelihood(distances: Tensor, size: tuple[int, int]) -> Tensor:
+def distance_likelihood(
+    distances: Tensor, size: tuple[int, int], scale: DistanceScale = DistanceScale()
+) -> Tensor:
     """``1 - D`` with D normalised by its maximum over all instances and cells, at full resolution.
 
     Args:
         distances: (n, h, w) float32 traversing distances; inf where an instance has no labelled pixel.
         size: (height, width) of the image.
+        scale: constants of the normalisation.
 
     Returns:
         (n, height, width) float32 in [0, 1].
     """
     if not len(distances):
         return distances.new_zeros(0, *size)
-    finite = torch.where(torch.isinf(distances), MISSING_DISTANCE, distances)
-    normalised = finite / (finite.max() + 1e-5)
+    finite = torch.where(torch.isinf(distances), scale.missing, distances)
+    normalised = finite / (finite.max() + scale.epsilon)
     return 1 - F.interpolate(normalised[None], size=size, mode="bilinear", align_corners=False)[0]
 
 

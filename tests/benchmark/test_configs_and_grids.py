@@ -33,6 +33,31 @@ def test_scale_sets_model_head_and_data_and_a_word_of_the_user_wins():
     assert compose_run(["scale=demo", "input.short=96"])["input"]["short"] == 96
 
 
+def test_the_schedules_of_the_papers():
+    """PSPS on VOC: 20 epochs, decay after 15, short side 600; on COCO: 12 epochs, decay after 8, 480 to 800 px."""
+    voc, coco = compose_run(["scale=paper"]), compose_run(["scale=paper_coco"])
+    assert [coco["schedule"]["epochs"] * at for at in coco["schedule"]["decay_at"]] == [8]
+    assert [voc["schedule"]["epochs"] * at for at in voc["schedule"]["decay_at"]] == [15]
+    for config, batch, short in ((voc, 16, 600), (coco, 8, 800)):
+        assert config["method"]["warmup"] * config["schedule"]["epochs"] == pytest.approx(1)  # the first epoch
+        assert (config["schedule"]["batch_size"], config["input"]["short"], config["input"]["long"]) == (batch, short, 1333)
+    assert coco["input"]["short_range"] == list(range(480, 801, 32)) and voc["input"]["short_range"] is None
+    for key in ("lr", "weight_decay", "clip_norm", "backbone_lr_factor"):
+        assert coco["schedule"][key] == voc["schedule"][key]
+    assert (coco["model"], coco["head"], coco["dataset"]) == (voc["model"], voc["head"], voc["dataset"])
+
+
+@pytest.mark.parametrize("head", ["panoptic_segformer", "panoptic_segformer_tiny"])
+def test_the_quality_threshold_follows_the_model_unless_it_is_given(head):
+    def threshold(*words):
+        return compose_run([f"head={head}", *words])["head"]["quality_threshold"]
+
+    assert {model: threshold(f"model={model}") for model in names_in("model")} == {
+        "lite0": 0.25, "r50": 0.25, "r101": 0.25, "swin_l": 0.3, "tiny": 0.25,
+    }  # fmt: skip
+    assert threshold("model=swin_l", "head.quality_threshold=0.1") == 0.1
+
+
 def test_an_override_of_an_axis_chooses_among_its_values():
     assert methods(expand(grid(), ["method=psps"])) == ["psps"]
     assert methods(expand(grid(), ["method=oracle_nearest,psps"])) == ["psps", "oracle_nearest"]

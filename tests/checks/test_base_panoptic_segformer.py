@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from methods.base.location_decoder import FOCAL_PRIOR_BIAS, LocationDecoder
+from methods.base.location_decoder import LocationDecoder, prior_bias
 from methods.base.losses import dice_losses, focal_loss, things_stuff_balance
-from methods.base.mask_decoder import ClassMaskDecoder, LogitsToMasks, MaskAttention, MaskDecoder, Memory
+from methods.base.mask_decoder import ClassMaskDecoder, LogitsToMasks, MaskAttention, MaskDecoder
 from methods.base.matching import focal_cost, matching_cost
+from methods.base.memory import Memory
 from methods.base.merging import paint_segments
 from tests.methods.base.panoptic_inputs import random_features
 
@@ -16,9 +17,9 @@ SIZES = [(64, 96), (40, 56)]
 
 
 def test_check_3_focal_prior():
-    assert abs(FOCAL_PRIOR_BIAS + 4.59512) < 1e-5
-    assert torch.tensor(FOCAL_PRIOR_BIAS).sigmoid().item() == pytest.approx(0.01, rel=1e-5)
-    start = torch.tensor([FOCAL_PRIOR_BIAS])
+    assert abs(prior_bias(0.01) + 4.59512) < 1e-5
+    assert torch.tensor(prior_bias(0.01)).sigmoid().item() == pytest.approx(0.01, rel=1e-5)
+    start = torch.tensor([prior_bias(0.01)])
     assert focal_loss(start, torch.zeros(1)).item() == pytest.approx(7.54e-7, rel=1e-3)
     assert focal_loss(start, torch.ones(1)).item() == pytest.approx(1.128382, rel=1e-5)
 

@@ -1,4 +1,7 @@
-"""Small batches, points and encoder features for tests of labelers."""
+"""Small batches, points and encoder features for tests of labelers, and what constructors take."""
+
+import inspect
+from dataclasses import asdict, is_dataclass
 
 import torch
 
@@ -58,3 +61,15 @@ def features_for(batch: PointBatch, channels: int = 16, requires_grad: bool = Fa
         for size in sizes
     ]
     return Features(maps, positions, levels, padding, None, batch.input_size)
+
+
+def defaults_of(function) -> dict:
+    """The options of a constructor with their defaults as a config file holds them: groups as mappings, tuples as lists."""
+
+    def plain(value):
+        if is_dataclass(value):
+            return {key: plain(each) for key, each in asdict(value).items()}
+        return list(value) if isinstance(value, tuple) else value
+
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: plain(p.default) for p in parameters if p.default is not p.empty}

@@ -7,8 +7,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from methods import METHODS, build_labeler, method_class
+from methods.base.encoder import Encoder
 from methods.base.labeler import PseudoLabeler
-from tests.methods.stand_ins import categories
+from methods.base.losses import Focal
+from methods.base.mask2former import Mask2FormerHead
+from methods.base.options import call_with_options
+from methods.base.panoptic_segformer import PanopticSegFormerHead
+from methods.base.semantic_branch import SemanticBranch
+from tests.methods.stand_ins import categories, defaults_of
 
 CONF = Path(__file__).parents[2] / "benchmark" / "conf" / "method"
 MINE = {
@@ -57,10 +63,12 @@ def test_config_files_hold_exactly_the_options(file, name):
     config = config_of(file)
     assert config.pop("name") == name
     options = list(inspect.signature(method_class(name)).parameters.values())[2:]
-    defaults = {p.name: p.default for p in options}
+    defaults = defaults_of(method_class(name))
+    assert list(defaults) == [p.name for p in options]
     assert all(p.kind is p.KEYWORD_ONLY for p in options)
     if name == "oracle_semantics":
-        assert config.keys() <= defaults.keys() and config["assignment"] == file.removeprefix("oracle_")
+        assert config.pop("assignment") == file.removeprefix("oracle_")
+        assert config == {key: defaults[key] for key in config}
     else:
         assert config == defaults
 
@@ -70,3 +78,37 @@ def test_an_unknown_option_lists_the_valid_ones():
         build_labeler("psps", categories(), 16, {"lambda_color": 1})
     labeler = build_labeler("oracle_semantics", categories(), 16, {"assignment": "geodesic"})
     assert labeler.assignment == "geodesic" and labeler.channels == 16
+
+
+def test_the_model_config_of_the_papers_holds_exactly_the_options_of_the_encoder():
+    config = OmegaConf.to_container(OmegaConf.load(CONF.parent / "model" / "r50.yaml"))
+    branch = defaults_of(SemanticBranch)
+    del branch["channels"]
+    assert config.pop("branch") == branch
+    del config["name"], config["backbone"]
+    assert config == defaults_of(Encoder)
+
+
+def test_every_model_config_has_the_keys_of_the_papers():
+    names = ("r50", "r101", "swin_l", "lite0", "tiny")
+    papers, *others = (OmegaConf.load(CONF.parent / "model" / f"{name}.yaml") for name in names)
+    for other in others:
+        assert other.keys() - {"head"} == papers.keys() and other.branch.keys() == papers.branch.keys()
+
+
+@pytest.mark.parametrize("name, head", [("mask2former", Mask2FormerHead), ("panoptic_segformer", PanopticSegFormerHead)])
+def test_head_configs_hold_exactly_the_options(name, head):
+    files = {"model": "r50", "head": name}
+    parts = {group: OmegaConf.load(CONF.parent / group / f"{file}.yaml") for group, file in files.items()}
+    config = OmegaConf.to_container(OmegaConf.create(parts), resolve=True)["head"]
+    assert config.pop("name") == name
+    assert config == {key: value for key, value in defaults_of(head).items() if key != "fine_channels"}
+    tiny = OmegaConf.load(CONF.parent / "head" / f"{name}_tiny.yaml")
+    assert set(tiny) - {"defaults", "name"} <= set(config)
+
+
+def test_a_group_of_options_is_checked_by_name():
+    group = call_with_options(lambda scale=Focal(): scale, {"scale": {"gamma": 1}}, "thing")
+    assert group == Focal(gamma=1)
+    with pytest.raises(ValueError, match=r"thing, group 'scale', has no option gama; its options are alpha, gamma"):
+        call_with_options(lambda scale=Focal(): scale, {"scale": {"gama": 1}}, "thing")

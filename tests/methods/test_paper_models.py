@@ -54,9 +54,9 @@ def assert_gradients(model, batch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["r50", "r101", "swin_l"])
-def test_a_papers_network_takes_a_training_step(tmp_path, model):
-    paper = ("scale=paper", "head=panoptic_segformer", "method=psps")
+@pytest.mark.parametrize("scale, model", [("paper", "r50"), ("paper", "r101"), ("paper", "swin_l"), ("paper_coco", "r50")])
+def test_a_papers_network_takes_a_training_step(tmp_path, scale, model):
+    paper = (f"scale={scale}", "input.short_range=null", "head=panoptic_segformer", "method=psps")
     network, batch = built(tmp_path, *paper, f"model={model}", "model.backbone.pretrained=false")
     losses = assert_gradients(network, batch)
     # every loss of the head: thing classes, boxes and masks of each location and mask layer, stuff classes

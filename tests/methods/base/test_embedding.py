@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from methods.base.embedding import EmbeddingProjector
+from methods.base.embedding import EmbeddingProjector, Projection
 from tests.methods.base.panoptic_inputs import random_features
 
 SIZES = [(64, 96), (40, 56)]
@@ -45,3 +46,34 @@ def test_all_three_levels_count():
         before = model(features)
         features.maps[level].mul_(-1)
         assert (model(features) - before).abs().max() > 1e-3
+
+
+def test_only_the_asked_inputs_of_the_asked_levels_are_read():
+    torch.manual_seed(0)
+    features = random_features(SIZES)
+    model = EmbeddingProjector(32, 16, Projection(levels=2, inputs=["map", "level"], hidden=8))
+    expected = model(features)
+    for position in features.positions:
+        position.zero_()
+    features.maps[2].fill_(1e3)
+    torch.testing.assert_close(model(features), expected)
+    features.level_embeddings.zero_()
+    assert (model(features) - expected).abs().max() > 1e-3
+    assert model.project[0].out_channels == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": []}, "inputs are none"), ({"inputs": ["map", "colour"]}, "map, position, level"),
+        ({"inputs": ["map", "map"]}, "each once"), ({"levels": 0}, "at least one"),
+    ],
+)
+def test_wrong_inputs_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Projection(**options)
+
+
+def test_too_few_encoder_levels_are_said():
+    with pytest.raises(ValueError, match="reads 4 encoder levels but the features have 3"):
+        EmbeddingProjector(32, 16, Projection(levels=4))(random_features(SIZES, levels=3))

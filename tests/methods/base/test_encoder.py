@@ -9,7 +9,7 @@ from torch import nn
 
 from methods.base.backbones import STRIDES, Backbone
 from methods.base.build import build_encoder
-from methods.base.encoder import Encoder
+from methods.base.encoder import Encoder, SinePositions
 
 MODELS = Path(__file__).parents[3] / "benchmark/conf/model"
 
@@ -177,3 +177,14 @@ def test_paper_scale_models_are_the_papers():
 def test_wrong_configs_are_explained(change, message):
     with pytest.raises(ValueError, match=message):
         build_encoder({"backbone": {"name": "mobilenetv3_small_050"}, **change})
+
+
+def test_constants_of_the_positions_and_the_neck_are_used():
+    positions = SinePositions(offset=0.0, scale=1.0, temperature=4, epsilon=0.0)
+    encoder = small_encoder(layers=0, norm_groups=2, positions=positions)
+    features = encoder(torch.zeros(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.bool))
+    rows = features.positions[0][0, :16, :, 0]  # sine and cosine of each frequency, one value per row
+    angles = (torch.arange(8) + 1) / 8
+    torch.testing.assert_close(rows[0], angles.sin())
+    torch.testing.assert_close(rows[2], (angles / 4 ** (2 / 16)).sin())
+    assert {m.num_groups for m in encoder.neck.modules() if isinstance(m, torch.nn.GroupNorm)} == {2}

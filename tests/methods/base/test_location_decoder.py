@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 
-from methods.base.location_decoder import LocationDecoder, valid_extent, valid_ratios
+from methods.base.location_decoder import LocationDecoder, valid_extent
 from tests.methods.base.panoptic_inputs import random_features
 
 SIZES = [(64, 96), (40, 56)]
@@ -19,12 +21,6 @@ def test_shapes_and_ranges(levels):
     assert locations.logits.shape == (3, 2, 7, 5)
     assert locations.boxes.shape == (3, 2, 7, 4)
     assert ((locations.boxes > 0) & (locations.boxes < 1)).all()
-
-
-def test_valid_ratios_count_cells():
-    padding = torch.ones(1, 4, 8, dtype=torch.bool)
-    padding[:, :3, :2] = False
-    torch.testing.assert_close(valid_ratios([padding]), torch.tensor([[[0.25, 0.75]]]))
 
 
 def test_valid_extent_covers_the_image_and_at_most_one_cell_more():
@@ -89,3 +85,11 @@ def test_parameter_names_of_the_low_learning_rate_group():
 def test_too_few_levels_is_an_error_that_says_so():
     with pytest.raises(ValueError, match=r"reads 4 encoder levels .* have 3"):
         decoder()(random_features(SIZES, levels=3))
+
+
+def test_prior_and_first_size_are_the_configured_ones():
+    decoder = LocationDecoder(5, 32, queries=4, layers=2, heads=4, feedforward=48, prior=0.2, size_bias=-1.0)
+    for head in decoder.class_heads:
+        torch.testing.assert_close(head.bias.sigmoid(), torch.full((5,), 0.2))
+    sizes = decoder.eval()(random_features(SIZES)).boxes[..., 2:]
+    torch.testing.assert_close(sizes, torch.full_like(sizes, 1 / (1 + math.e)), atol=1e-6, rtol=1e-5)

@@ -4,7 +4,7 @@ import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.base.losses import box_losses, dice_losses, focal_loss, mean_over_devices, things_stuff_balance
+from methods.base.losses import Focal, box_losses, dice_losses, focal_loss, mean_over_devices, things_stuff_balance
 
 
 def test_dice_equals_mmdet_on_unit_masks():
@@ -105,3 +105,15 @@ def test_two_processes_get_the_mean_of_their_counts():
     while not workers.join(timeout=60):
         pass
     assert sorted(results.get() for _ in range(2)) == [(0, 3.5, 2), (1, 3.5, 5)]
+
+
+def test_the_constants_of_the_losses_are_used():
+    from mmdet.models.losses.dice_loss import dice_loss
+    from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
+
+    torch.manual_seed(0)
+    logits, targets = torch.randn(6, 4), (torch.rand(6, 4) > 0.7).float()
+    expected = py_sigmoid_focal_loss(logits, targets, gamma=3.0, alpha=0.6, reduction="sum")
+    torch.testing.assert_close(focal_loss(logits, targets, Focal(alpha=0.6, gamma=3.0)), expected)
+    expected = dice_loss(logits.sigmoid(), targets, reduction="none", eps=0.5, naive_dice=False)
+    torch.testing.assert_close(dice_losses(logits.sigmoid(), targets, epsilon=0.5), expected)

@@ -131,6 +131,26 @@ def test_a_fully_ignored_image_changes_no_loss():
         torch.testing.assert_close(together[name], value)
 
 
+def test_an_image_with_any_known_pixel_has_its_negatives():
+    head, features = small_head(), make_features(rectangle_images())
+    none = torch.zeros(0, dtype=torch.int64)
+    nothing = PseudoLabels.from_segment_ids(torch.zeros(SIZE, SIZE, dtype=torch.int64), none, none.bool(), (SIZE, SIZE))
+    partly = replace(nothing, ignore=torch.ones(SIZE, SIZE, dtype=torch.bool))
+    expected = losses(head, features, [nothing])["classification/cross_entropy"]
+    assert losses(head, features, [partly])["classification/cross_entropy"] == 0 < expected
+    partly.ignore[3, 5] = False
+    torch.testing.assert_close(losses(head, features, [partly])["classification/cross_entropy"], expected)
+
+
+def test_masks_are_divided_by_the_mean_count_over_devices(monkeypatch):
+    head, features, labels = small_head(), make_features(rectangle_images()), [rectangles()]
+    alone = losses(head, features, labels)
+    monkeypatch.setattr("methods.base.mask2former.mean_over_devices", lambda count: 3.0 * count)  # others have more
+    shared = losses(head, features, labels)
+    for name, value in alone.items():
+        torch.testing.assert_close(shared[name], value / 3 if name.startswith("masks/") else value)
+
+
 def test_losses_of_undecided_predictions():
     """Logits of zero: class loss ln 4 and mask cross-entropy ln 2 for each of the four predictions, times 2 and 5."""
     head = small_head()

@@ -2,7 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from methods.base.mask_decoder import ClassMaskDecoder, LogitsToMasks, MaskAttention, MaskDecoder, Memory
+from methods.base.mask_decoder import ClassMaskDecoder, LogitsToMasks, MaskAttention, MaskDecoder
+from methods.base.memory import Memory
 from tests.methods.base.panoptic_inputs import random_features
 
 SIZES = [(64, 96), (40, 56)]

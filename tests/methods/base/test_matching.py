@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.base.matching import match_layers, matching_cost
+from methods.base.losses import Focal
+from methods.base.matching import MatchingCosts, focal_cost, match_layers, matching_cost
 from tests.methods.base.panoptic_inputs import mmdet_assignment
 
 
@@ -69,3 +70,16 @@ def test_a_diverged_network_does_not_stop_the_assignment():
     logits = torch.full((1, 1, 3, 2), torch.nan)
     matching = match_layers(logits, random_boxes(1, 1, 3), [torch.tensor([1])], [random_boxes(1)])
     assert matching.count == 1
+
+
+def test_the_constants_of_the_focal_cost_are_used():
+    from mmdet.models.task_modules.assigners import FocalLossCost
+    from mmengine.structures import InstanceData
+
+    torch.manual_seed(0)
+    logits, classes = torch.randn(5, 3), torch.tensor([2, 0])
+    theirs = FocalLossCost(alpha=0.6, gamma=3, eps=1e-2)(InstanceData(scores=logits), InstanceData(labels=classes))
+    torch.testing.assert_close(focal_cost(logits, classes, Focal(0.6, 3.0), epsilon=1e-2), theirs)
+    boxes = random_boxes(5)
+    only = MatchingCosts(classification=0.5, l1=0.0, giou=0.0, focal=Focal(0.6, 3.0), epsilon=1e-2)
+    torch.testing.assert_close(matching_cost(logits, boxes, classes, boxes[:2], only), 0.5 * theirs)

@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.base.merging import MASKS_AT_ONCE, mask_quality, merge_masks, paint_segments, resize_masks
+from methods.base.merging import MASKS_AT_ONCE, Merging, Quality, mask_quality, merge_masks, paint_segments, resize_masks
 
 
 def painted_pixel_by_pixel(binary, quality, is_thing):
@@ -44,6 +44,25 @@ def test_quality_is_score_times_squared_mean_inside():
     binary, quality = mask_quality(masks, torch.tensor([0.8]))
     assert binary.tolist() == [[[True, True], [False, False]]]
     torch.testing.assert_close(quality, torch.tensor([0.8 * (1.6 / 3) ** 2]))
+
+
+def test_the_constants_of_the_merging_are_used():
+    masks = torch.tensor([[[0.9, 0.7], [0.5, 0.2]]])
+    merging = Merging(mask_threshold=0.4, quality=Quality(score_power=2.0, mask_power=1.0, area_offset=0.0))
+    binary, quality = mask_quality(masks, torch.tensor([0.8]), merging)
+    assert int(binary.sum()) == 3
+    torch.testing.assert_close(quality, torch.tensor([0.8**2 * (2.1 / 3)]))
+    two = torch.ones(2, 2, 5, dtype=torch.bool)
+    two[1, 1] = False  # all of it is under the first
+    labels, things = torch.tensor([0, 1]), torch.tensor([True, False])
+    for changed, count in (({}, 1), ({"stuff_overlap": 1.0}, 1), ({"quality_threshold": 0.9}, 0)):
+        result = paint_segments(two, torch.tensor([0.8, 0.7]), labels, things, Merging(**changed))
+        assert len(result.segments) == count
+    two[1, 1, :3] = True
+    two[0, 1] = False  # 5 of its 8 pixels are taken
+    for overlap, count in ((0.6, 1), (0.63, 2)):
+        result = paint_segments(two, torch.tensor([0.8, 0.7]), labels, things, Merging(stuff_overlap=overlap))
+        assert len(result.segments) == count
 
 
 def test_resize_goes_through_the_padded_input_and_crops():

@@ -63,6 +63,9 @@ def test_pairwise_loss_equals_brute_force(kernel, dilation, mask_border):
     logits = torch.randn(2, 4, 6, 7)
     pairs = similar_pairs(lab, valid, kernel, dilation, 0.3, mask_border)
     expected = brute_force_loss(logits, lab, valid, kernel, dilation, 0.3, mask_border)
+    # half the falloff is the square root of the similarity
+    same = similar_pairs(lab, valid, kernel, dilation, 0.3**0.5, mask_border, falloff=0.25)
+    assert pairwise_color_loss(logits, same) == pytest.approx(float(expected), rel=1e-5)
     assert pairwise_color_loss(logits, pairs) == pytest.approx(float(expected), rel=1e-5)
     assert expected > 0
 

@@ -4,7 +4,7 @@ import torch
 from scipy.signal import convolve2d
 from skimage.color import rgb2lab
 
-from methods.ops.edges import edge_crossing, feature_change, neighbour_values, semantic_change, sobel_edges
+from methods.ops.edges import Sobel, edge_crossing, feature_change, neighbour_values, semantic_change, sobel_edges
 from methods.ops.geodesic import NEIGHBOURS
 
 HEIGHT, WIDTH = 6, 5
@@ -26,6 +26,10 @@ def test_sobel_equals_scipy_on_skimage_lab():
     strength = np.mean(np.square(responses), axis=0)
     expected = np.clip(strength / strength[5:-5, 5:-5].max(), 0, 1)
     np.testing.assert_allclose(sobel_edges(torch.from_numpy(image)), expected, atol=1e-5)
+    expected = np.clip(strength / strength[2:-2, 2:-2].max(), 0, 1)
+    np.testing.assert_allclose(sobel_edges(torch.from_numpy(image), Sobel(border=2)), expected, atol=1e-5)
+    expected = np.clip(strength / 1e6, 0, 1)
+    np.testing.assert_allclose(sobel_edges(torch.from_numpy(image), Sobel(epsilon=1e6)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (4, 10), (10, 3), (11, 11)])

@@ -2,12 +2,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from methods import build_labeler
 from methods.base.head import LOSS_GROUPS
+from methods.base.losses import Focal
+from methods.base.point_losses import presence_loss
 from methods.base.semantic_branch import SemanticMaps
 from methods.base.types import Progress
 from methods.controls.nearest_point import NearestPoint
 from methods.controls.semantics_nearest import SemanticsNearest
+from methods.ops.edges import Sobel
 from methods.psps.labeler import PSPS, PSPSMaps
+from methods.psps.traversing import DistanceScale
 from tests.methods.stand_ins import categories, features_for, point_batch, point_labels
 
 DONE = Progress.finished()
@@ -128,7 +133,7 @@ def test_unsure_stuff_is_void_but_not_ignored():
     assert (small(stuff_threshold=0.0).pseudo_labels(flat, batch, DONE)[0].segment_ids > 0).all()
 
 
-def test_an_image_without_a_target_is_ignored_and_trains_nothing_but_presence():
+def test_an_image_without_a_target_is_ignored_and_trains_nothing():
     batch = point_batch([torch.rand(3, 64, 64)], [point_labels([], [])])
     labeler = small()
     maps = labeler.predict_maps(features_for(batch), batch)
@@ -136,7 +141,13 @@ def test_an_image_without_a_target_is_ignored_and_trains_nothing_but_presence():
     assert labels[0].num_targets == 0 and labels[0].ignore.all()
     losses = labeler.losses(maps, labels, batch, DONE)
     assert all(torch.isfinite(loss) for loss in losses.values())
-    assert losses["semantic_partial"] == 0 and losses["metric"] == 0
+    assert losses["semantic_partial"] == 0 and losses["metric"] == 0 and losses["semantic_presence"] == 0
+
+
+def test_an_image_without_a_target_does_not_teach_that_every_class_is_absent():
+    logits, present = torch.randn(2, 4), torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    assert presence_loss(logits[:1], present[:1]) > 0
+    torch.testing.assert_close(presence_loss(logits, present), presence_loss(logits[:1], present[:1]))
 
 
 def test_a_target_that_lost_its_points_stays_a_target():
@@ -197,6 +208,7 @@ def test_losses_of_weight_zero_are_left_out():
         {"dilation": 401},
         {"reference_side": None},
         {"stuff_threshold": 0.9},
+        {"sobel": Sobel(border=0)},
     ],
 )
 def test_every_switch_of_the_labels_changes_them(options):
@@ -208,7 +220,10 @@ def test_every_switch_of_the_labels_changes_them(options):
 
 @pytest.mark.parametrize(
     "options",
-    [{"temperature": 0.5}, {"color_kernel": 3}, {"color_dilation": 30}, {"color_threshold": 0.9}, {"color_warmup": 2.0}],
+    [
+        {"temperature": 0.5}, {"color_kernel": 3}, {"color_dilation": 30}, {"color_threshold": 0.9}, {"color_warmup": 2.0},
+        {"color_falloff": 2.0},
+    ],
 )
 def test_every_switch_of_the_losses_changes_them(options):
     images, points, maps = random_case()
@@ -237,3 +252,31 @@ def test_labels_are_better_than_the_floor_on_the_discs():
     floor = NearestPoint(categories(), 16).pseudo_labels(None, batch, DONE)[0].masks()
     for index, disc in enumerate((left, right)):
         assert intersection_over_union(ours[index], disc) > intersection_over_union(floor[index], disc)
+
+
+def test_groups_of_options_reach_their_parts():
+    labeler = build_labeler(
+        "psps", categories(), 16,
+        {
+            **SMALL, "levels": 2, "norm_epsilon": 1e-3, "presence_focal": {"gamma": 1.0}, "empty_box": 1.0,
+            "projector": {"levels": 1, "inputs": ["map"], "hidden": 5}, "distance": {"missing": 3.0},
+        },
+    )  # fmt: skip
+    assert labeler.semantic.decoder.decoder.levels == 2
+    assert {m.eps for m in labeler.semantic.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-3}
+    assert labeler.objective.presence_focal == Focal(0.25, 1.0)
+    assert labeler.projector.project[0].out_channels == 5
+    assert labeler.distance == DistanceScale(missing=3.0, epsilon=1e-5)
+    batch = point_batch([torch.rand(3, 64, 96)], [point_labels([(10, 10, 0), (60, 60, 2)], [0, 1, 2])])
+    labels = labeler.pseudo_labels(labeler.predict_maps(features_for(batch), batch), batch, DONE)[0]
+    assert not labels.masks()[1].any() and labels.boxes[1].tolist() == [0, 0, 96, 64]
+    with pytest.raises(ValueError, match=r"method 'psps', group 'projector', has no option level;.*levels, inputs, hidden"):
+        build_labeler("psps", categories(), 16, {"projector": {"level": 1}})
+
+
+def test_the_focal_constants_of_presence_are_used():
+    from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
+
+    logits, present = torch.randn(2, 4), torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    expected = py_sigmoid_focal_loss(logits, present, gamma=1.5, alpha=0.4, reduction="sum") / 3
+    torch.testing.assert_close(presence_loss(logits, present, Focal(alpha=0.4, gamma=1.5)), expected)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from methods.psps.embedding_loss import contrastive_loss, segment_prototypes
 from methods.psps.pseudo_panoptic import panoptic_segments
-from methods.psps.traversing import MISSING_DISTANCE, distance_likelihood, traversing_costs
+from methods.psps.traversing import DistanceScale, distance_likelihood, traversing_costs
 
 
 def test_the_cost_is_the_weighted_sum_of_its_terms():
@@ -31,9 +31,10 @@ def test_likelihood_is_one_minus_the_distance_over_its_maximum():
 
 
 def test_an_instance_without_a_point_is_at_a_constant_distance():
-    likelihood = distance_likelihood(torch.tensor([[[0.0, 2.0]], [[torch.inf, torch.inf]]]), (2, 4))
+    distances = torch.tensor([[[0.0, 2.0]], [[torch.inf, torch.inf]]])
+    likelihood = distance_likelihood(distances, (2, 4), DistanceScale(missing=5))
     assert likelihood.shape == (2, 2, 4) and torch.isfinite(likelihood).all()
-    torch.testing.assert_close(likelihood[0, 0, -1], torch.tensor(1 - 2 / MISSING_DISTANCE), atol=1e-5, rtol=0)
+    torch.testing.assert_close(likelihood[0, 0, -1], torch.tensor(1 - 2 / 5), atol=1e-5, rtol=0)
     assert likelihood[1].max() < 1e-5
     assert distance_likelihood(torch.zeros(0, 3, 3), (6, 6)).shape == (0, 6, 6)
 

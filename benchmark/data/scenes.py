@@ -111,7 +111,7 @@ def draw_scene(recipe: SceneRecipe, rng: np.random.Generator) -> tuple[np.ndarra
     for thing in _layout(recipe, rng):
         window, distance, local = signed_distance(SHAPES[thing.shape], thing, recipe.size)
         painted = np.where(distance < 0, len(category_of) + 1, ids[window])
-        if _leaves_sliver(ids, window, painted, sliver):
+        if not painted.size or _leaves_sliver(ids, window, painted, sliver):  # outside the image, or too little to see
             continue
         ids[window] = painted
         category_of[len(category_of) + 1] = CATEGORIES[thing.shape].id

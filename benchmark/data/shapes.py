@@ -120,7 +120,8 @@ def signed_distance(
         inside), and the object's coordinates u, v in radii, (h, w) each.
     """
     reach = math.ceil(EXTENT * thing.radius) + 1
-    rows, cols = (slice(max(0, int(c) - reach), min(size, int(c) + reach + 1)) for c in (thing.y, thing.x))
+    # an object outside the image has an empty window
+    rows, cols = (slice(*np.clip((int(c) - reach, int(c) + reach + 1), 0, size).tolist()) for c in (thing.y, thing.x))
     dx = np.arange(cols.start, cols.stop, dtype=np.float32)[None, :] + np.float32(0.5 - thing.x)
     dy = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + np.float32(0.5 - thing.y)
     cos, sin = np.float32(math.cos(thing.angle) / thing.radius), np.float32(math.sin(thing.angle) / thing.radius)

@@ -21,20 +21,16 @@ class GridProgress:
         console: where to print.
         runs: runs to be started.
         cells: all cells of the grid, done ones included.
+        at_once: runs that go on at the same time; from 2 on every line names its run.
     """
 
-    def __init__(self, console: Console, runs: int, cells: int):
-        self.console, self.runs = console, runs
+    def __init__(self, console: Console, runs: int, cells: int, at_once: int = 1):
+        self.runs, self.at_once, self.started = runs, at_once, 0
         self.bars = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
             TimeRemainingColumn(), TextColumn("{task.fields[line]}"), console=console, disable=not console.is_terminal,
         )
-        self.number = 0
-        self.name = ""
-        self.began = self.spoke = time.monotonic()
         self.grid_bar = self.bars.add_task("grid", total=runs, line="")
-        self.stage_bar: TaskID | None = None
-        self.stage, self.stage_began, self.stage_first = "", self.began, 0
         self.say(f"{cells - runs} of {cells} cells need nothing, {runs} to run" if runs < cells else f"{runs} cells to run")
 
     def __enter__(self) -> GridProgress:
@@ -48,36 +44,49 @@ class GridProgress:
         """One line above the bars."""
         self.bars.console.print(text, markup=False, soft_wrap=True)
 
-    def start(self, name: str) -> None:
-        """A run begins."""
-        self.number, self.name, self.began = self.number + 1, name, time.monotonic()
-        self.spoke = self.began
-        self.say(f"[{self.number}/{self.runs}] {name}")
+    def start(self, name: str) -> RunProgress:
+        """A run begins; the result listens to it."""
+        self.started += 1
+        number = f"[{self.started}/{self.runs}]"
+        self.say(f"{number} {name}")
+        return RunProgress(self, name, f"    {number} " if self.at_once > 1 else "    ")
+
+
+class RunProgress:
+    """One run on the display of its grid: what `benchmark.execute` calls a listener."""
+
+    def __init__(self, grid: GridProgress, name: str, indent: str):
+        self.grid, self.name, self.indent = grid, name, indent
+        self.began = self.spoke = time.monotonic()
+        self.bar: TaskID | None = None
+        self.stage, self.stage_began, self.stage_first = "", self.began, 0
 
     def finish(self, run: Run, state: State) -> None:
-        """A run ended; a failure is said in one sentence."""
-        self.bars.advance(self.grid_bar)
+        """The run ended; a failure is said in one sentence."""
+        self.grid.bars.advance(self.grid.grid_bar)
         self._close_stage()
         reason = (run.read() or {}).get("reason") or {}
         took = f"{time.monotonic() - self.began:.0f} s"
-        self.say(f"    {state} after {took}" + (f": {reason.get('message')}" if reason else ""))
+        self.grid.say(f"{self.indent}{state} after {took}" + (f": {reason.get('message')}" if reason else ""))
 
     def training(self, step: int, total: int, losses: Mapping[str, float]) -> None:
         """A training step is done."""
-        self._show("training", step, total, f"loss {sum(losses.values()):.3f}  " + short_line(losses))
+        self.show("training", step, total, f"loss {sum(losses.values()):.3f}  " + short_line(losses))
 
     def evaluating(self, what: str, done: int, total: int) -> None:
         """Images have been evaluated."""
-        self._show(what, done, total, "")
+        self.show(what, done, total, "")
 
-    def _show(self, stage: str, done: int, total: int, line: str) -> None:
-        if self.bars.disable:
+    def show(self, stage: str, done: int, total: int, line: str) -> None:
+        """How far a stage of the run is, and a line about it."""
+        if self.grid.bars.disable:
             self._plain(stage, done, total, line)
             return
         if stage != self.stage:
             self._close_stage()
-            self.stage_bar, self.stage = self.bars.add_task(f"  {stage}", total=total, line=""), stage
-        self.bars.update(self.stage_bar, completed=done, line=line)  # type: ignore[arg-type]
+            description = f"  {stage}" if self.grid.at_once == 1 else f"  {self.name.split('-', 1)[0]}: {stage}"
+            self.bar, self.stage = self.grid.bars.add_task(description, total=total, line=""), stage
+        self.grid.bars.update(self.bar, completed=done, line=line)  # type: ignore[arg-type]
 
     def _plain(self, stage: str, done: int, total: int, line: str) -> None:
         moment = time.monotonic()
@@ -86,12 +95,14 @@ class GridProgress:
         if moment - self.spoke > QUIET_SECONDS:
             self.spoke = moment
             left = (moment - self.stage_began) / max(1, done - self.stage_first) * (total - done)
-            self.say(f"    {stage} {done}/{total} after {moment - self.began:.0f} s, {left:.0f} s left  {line}")
+            self.grid.say(
+                f"{self.indent}{stage} {done}/{total} after {moment - self.began:.0f} s, {left:.0f} s left  {line}"
+            )
 
     def _close_stage(self) -> None:
-        if self.stage_bar is not None:
-            self.bars.remove_task(self.stage_bar)
-        self.stage_bar, self.stage = None, ""
+        if self.bar is not None:
+            self.grid.bars.remove_task(self.bar)
+        self.bar, self.stage = None, ""
 
 
 def short_line(losses: Mapping[str, float], shown: int = 4) -> str:

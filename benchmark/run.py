@@ -22,9 +22,10 @@ import shutil
 import socket
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -34,6 +35,9 @@ from benchmark.configs import ConfigError, names_in, parse_overrides, unknown
 from benchmark.data.errors import DataError
 from benchmark.grid import Cell, GridDefinition, expand, load_grid, plan_run, write_grid
 from benchmark.runs import Run, State
+
+if TYPE_CHECKING:
+    from benchmark.progress import GridProgress
 
 WORDS = ("grid", "seeds", "plan", "retry", "force", "report")
 
@@ -98,6 +102,9 @@ def plan(grid: GridDefinition, request: Request) -> list[tuple[Cell, Run]]:
 
     planned: dict[str, tuple[Cell, Run]] = {}
     for cell in expand(grid, request.overrides, request.seeds):
+        jobs = cell.config["jobs"]
+        if type(jobs) is not int or jobs < 1:
+            raise ConfigError(f"jobs={jobs} is not a number of runs; write jobs=1 or more.")
         fingerprints = {split: points_of(cell.config, split).fingerprint for split in ("train", "val")}
         run = plan_run(cell, fingerprints)
         planned.setdefault(run.run_id, (cell, run))
@@ -162,33 +169,56 @@ def plan_table(planned: Sequence[tuple[Cell, Run]], request: Request) -> Table:
 
 
 def run_all(planned: Sequence[tuple[Cell, Run]], request: Request, console: Console) -> int:
-    """Run the pending cells one after the other; returns how many did not end in ``done``."""
-    from benchmark.execute import execute
+    """Run the pending cells, ``jobs`` at once; returns how many did not end in ``done``."""
     from benchmark.progress import GridProgress
-    from benchmark.worker import run_in_process
+    from benchmark.worker import interrupt
 
     todo = [(cell, run) for cell, run in planned if pending(run, request)]
     for run in (run for _, run in planned if run not in {other for _, other in todo} and run.state == State.RUNNING):
         owner = (run.read() or {})["owner"]
         console.print(f"{run.run_id} is running as process {owner['pid']} on {owner['host']}; if that is long gone: "
                       f"force={run.run_id}", markup=False, soft_wrap=True)
-    failed = 0
-    with GridProgress(console, len(todo), len(planned)) as progress:
-        for cell, run in todo:
-            if not pending(run, request):
-                progress.say(f"{run.run_id} has been taken up by another command")
-                continue
-            if request.force == run.run_id and run.folder.exists():
-                shutil.rmtree(run.folder)
-            progress.start(run.run_id)
-            command = command_for(request, cell)
-            if cell.config["devices"] > 1:
-                state = run_in_process(run, cell.config, command)
-            else:
-                state = execute(run, cell.config, command, progress)
-            progress.finish(run, state)
-            failed += state != State.DONE
-    return failed
+    jobs = _jobs([cell for cell, _ in todo])
+    with GridProgress(console, len(todo), len(planned), jobs) as progress, ThreadPoolExecutor(jobs) as pool:
+        try:
+            if jobs == 1:
+                return sum(not _run_one(cell, run, request, progress, 1) for cell, run in todo)
+            futures = [pool.submit(_run_one, cell, run, request, progress, jobs) for cell, run in todo]
+            return sum(not future.result() for future in futures)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            interrupt()
+            raise
+
+
+def _jobs(cells: Sequence[Cell]) -> int:
+    """How many of these cells run at once: what they ask for, within the cores of this machine."""
+    if not cells:
+        return 1
+    return min(*(cell.config["jobs"] for cell in cells), len(cells), os.cpu_count() or 1)
+
+
+def _run_one(cell: Cell, run: Run, request: Request, progress: GridProgress, jobs: int) -> bool:
+    """Run one cell if it is still pending; whether it needs nothing more."""
+    from benchmark.execute import execute
+    from benchmark.worker import run_in_process
+
+    if not pending(run, request):
+        progress.say(f"{run.run_id} has been taken up by another command")
+        return True
+    if request.force == run.run_id and run.folder.exists():
+        shutil.rmtree(run.folder)
+    shown = progress.start(run.run_id)
+    command = command_for(request, cell)
+    config = cell.config
+    if jobs > 1 and not config["threads"]:
+        config = {**config, "threads": max(1, (os.cpu_count() or 1) // jobs)}
+    if jobs > 1 or config["devices"] > 1:
+        state = run_in_process(run, config, command, shown.show, progress.say)
+    else:
+        state = execute(run, config, command, shown)
+    shown.finish(run, state)
+    return state == State.DONE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

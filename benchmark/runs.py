@@ -24,6 +24,7 @@ NOT_IDENTITY = (
     "device",
     "devices",
     "precision",
+    "jobs",
     "threads",
     "workers",
     "tensorboard",

@@ -54,11 +54,11 @@ class SceneRecipe:
         stuff_only: probability of a scene without objects.
     """
 
-    size: int = 192
+    size: int = 128
     objects: tuple[int, int] = (2, 4)
-    touching: float = 0.5
-    small_share: float = 0.2
-    radius: tuple[float, float] = (0.16, 0.32)
+    touching: float = 0.7
+    small_share: float = 0.0
+    radius: tuple[float, float] = (0.22, 0.38)
     small_radius: tuple[float, float] = (0.09, 0.14)
     texture: float = 0.35
     outline: float = 0.016

@@ -9,7 +9,6 @@ The kernels compile on their first call, are cached on disk and release the GIL,
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -56,7 +55,7 @@ def geodesic_distances(edge_costs: np.ndarray | Tensor, sources: Sequence[np.nda
 def batched_geodesic_distances(
     edge_costs: Sequence[Tensor], sources: Sequence[Sequence[np.ndarray | Tensor]]
 ) -> list[Tensor]:
-    """`geodesic_distances` of several images, each in a thread of its own.
+    """`geodesic_distances` of several images, in as many threads as torch uses.
 
     Args:
         edge_costs: B tensors (h_i, w_i, 8) on one device; grids may differ in size. They move to the CPU in one transfer.
@@ -71,7 +70,7 @@ def batched_geodesic_distances(
     flat = torch.cat([costs.detach().float().flatten() for costs in edge_costs]).cpu()
     parts = flat.split([costs.numel() for costs in edge_costs])
     on_cpu = [part.view(costs.shape) for part, costs in zip(parts, edge_costs, strict=True)]
-    with ThreadPoolExecutor(min(len(on_cpu), os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(len(on_cpu), torch.get_num_threads())) as pool:
         maps = list(pool.map(geodesic_distances, on_cpu, sources))
     moved = torch.cat([m.flatten() for m in maps]).to(device)
     return [part.view(m.shape) for part, m in zip(moved.split([m.numel() for m in maps]), maps, strict=True)]

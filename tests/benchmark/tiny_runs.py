@@ -26,7 +26,8 @@ STEPS = 10
 
 SHORT = (
     f"input.short={SIDE}", f"input.long={SIDE}", f"schedule.steps={STEPS}", "schedule.batch_size=2", "schedule.log_every=1",
-    "schedule.checkpoint_every=3", "evaluation.label_images=2", "evaluation.gallery_images=1", "threads=1", "device=cpu",
+    "schedule.checkpoint_every=3", "evaluation.label_images=2", "evaluation.gallery_images=1", "threads=1", "jobs=1",
+    "device=cpu",
 )
 """Ten steps of two small images; holds for any data set."""
 

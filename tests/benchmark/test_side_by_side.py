@@ -1,0 +1,73 @@
+"""Runs side by side, each in a process of its own: the same results, one Ctrl-C for all, and a killed process is noticed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+
+from benchmark.run import main
+from benchmark.runs import Run, State
+from benchmark.worker import _told, run_in_process
+from tests.benchmark.tiny_runs import ROOT, command, environment, grid_words, runs_in, tiny_config
+
+TWO = ("method=nearest_point", "dataset.points.count=1,2", "head=none", "report=false")
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def wait_for(condition, process, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_side_by_side_gives_what_one_after_the_other_gives(tmp_path):
+    assert main(grid_words(tmp_path / "one", *TWO)) == 0
+    assert main(grid_words(tmp_path / "two", *TWO, "jobs=2")) == 0
+    one, two = runs_in(tmp_path / "one"), runs_in(tmp_path / "two")
+    assert len(one) == 2 and one.keys() == two.keys()
+    assert {name: record["metrics"] for name, record in one.items()} == {name: r["metrics"] for name, r in two.items()}
+
+
+@pytest.mark.slow
+def test_one_interrupt_reaches_every_run_and_each_records_it(tmp_path):
+    words = grid_words(tmp_path, "method=full_masks,semantics_nearest", "jobs=2", "schedule.steps=100000", "report=false")
+    process = subprocess.Popen(command(words), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: len(list(tmp_path.glob("runs/*/metrics.jsonl"))) == 2, process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and "the same command goes on" in out
+    assert [record["state"] for record in runs_in(tmp_path).values()] == ["cancelled", "cancelled"]
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_a_failed_run_with_its_status(tmp_path):
+    config = tiny_config(tmp_path, "method=full_masks", "schedule.steps=100000")
+    run = Run(tmp_path, "full_masks-killed")
+
+    def kill(stage, done, total, line):
+        os.kill(run.read()["owner"]["pid"], signal.SIGKILL)
+
+    assert run_in_process(run, config, "again", kill, print) == State.FAILED
+    reason = run.read()["reason"]
+    assert reason["class"] == "WorkerDied" and "status -9" in reason["message"] and reason["command"] == "again"
+
+
+@pytest.mark.parametrize("line", ["", "a warning", "3", '{"a": 1}', '["training", 1, 2]', '["training", "x", 2, ""]'])
+def test_other_lines_are_no_progress(line):
+    assert _told(line) is None
+    assert _told('["training", 3, 10, "loss 1.0"]') == ("training", 3, 10, "loss 1.0")

@@ -114,8 +114,8 @@ def _classes(column: Column) -> str:
     return " ".join(name for name, holds in names.items() if holds)
 
 
-def _sort_value(value: str | Stat | None) -> float | str:
-    return value.mean if isinstance(value, Stat) else ""
+def _sort_value(value: str | float | Stat | None) -> float | str:
+    return value.mean if isinstance(value, Stat) else value if isinstance(value, float) else ""
 
 
 def _supervision(table: ResultTable) -> dict[str, list[str]]:

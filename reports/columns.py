@@ -19,6 +19,7 @@ class Column:
         digits: decimals shown.
         group: heading over neighbouring columns where headings have two levels.
         short: heading below ``group`` and name in the list under the table; the title if empty.
+        measured: False for numbers that were printed by others: they have neither a spread nor seeds.
     """
 
     key: str
@@ -29,6 +30,7 @@ class Column:
     digits: int = 1
     group: str = ""
     short: str = ""
+    measured: bool = True
 
     @property
     def term(self) -> str:

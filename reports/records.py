@@ -84,20 +84,22 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of a grid: its run, and the axis values and seed that name it in tables."""
+    """One cell of a grid: its run, the axis values and seed that name it in tables, and the paper row it stands for."""
 
     record: Record
     axes: Mapping[str, Any]
     seed: int | None
+    paper_row: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A grid's cells in table order."""
+    """A grid's cells in table order, and the paper's table (``<paper>/<table>``) whose rows they name."""
 
     name: str
     title: str
     cells: tuple[Cell, ...]
+    paper_table: str | None = None
 
     @property
     def records(self) -> list[Record]:
@@ -117,21 +119,21 @@ def load_grid(results_dir: Path | str, grid: str) -> Grid:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         order = [str(run_id) for run_id in content["runs"]]
-        cells = [(str(c["run_id"]), dict(c["axes"]), c.get("seed")) for c in content.get("cells", [])]
+        cells = [(str(c["run_id"]), dict(c["axes"]), c.get("seed"), c.get("paper_row")) for c in content.get("cells", [])]
     except FileNotFoundError:
         known = ", ".join(sorted(p.parent.name for p in results.glob("*/grid.json"))) or "none"
         raise FileNotFoundError(f"There is no grid '{grid}' in {results} (known: {known}).") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a grid file ({type(error).__name__}: {error}); run the grid to write it.") from None
-    named = {run_id for run_id, _, _ in cells}
-    cells += [(run_id, {}, None) for run_id in order if run_id not in named]
+    named = {run_id for run_id, *_ in cells}
+    cells += [(run_id, {}, None, None) for run_id in order if run_id not in named]
     place = {run_id: index for index, run_id in enumerate(order)}
     cells.sort(key=lambda cell: place.get(cell[0], len(order)))
-    records = {run_id: load_record(results, run_id) for run_id in dict.fromkeys(run_id for run_id, _, _ in cells)}
+    records = {run_id: load_record(results, run_id) for run_id in dict.fromkeys(run_id for run_id, *_ in cells)}
     loaded = tuple(
-        Cell(records[run_id], axes, records[run_id].seed if seed is None else seed) for run_id, axes, seed in cells
+        Cell(records[run_id], axes, records[run_id].seed if seed is None else seed, row) for run_id, axes, seed, row in cells
     )
-    return Grid(grid, str(content.get("title") or grid), loaded)
+    return Grid(grid, str(content.get("title") or grid), loaded, content.get("paper_table"))
 
 
 def load_record(results_dir: Path | str, run_id: str) -> Record:

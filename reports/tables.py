@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import pandas as pd
 
+from benchmark.papers import PaperRow
 from benchmark.runs import State
-from reports.columns import NAME_COLUMNS, STATE_COLUMNS, VALUE_COLUMNS, Column
+from reports.columns import NAME_COLUMNS, PREDICTION, STATE_COLUMNS, VALUE_COLUMNS, Column
+from reports.papers import Citation, cite, paper_notes, paper_values
 from reports.records import Cell, Grid, Reason, Record, frame
 
 LONGEST_REASON = 200
@@ -50,16 +52,18 @@ class Row:
     """One cell of the grid over its seeds.
 
     Attributes:
-        values: column key -> text or `Stat`; missing or None where there is nothing.
+        values: column key -> text, `Stat`, or float for a paper's number; missing or None where there is nothing.
         records: the runs of the row, one per seed.
         reasons: why runs of the row are not done.
         done: number of runs that are done.
+        paper: the row of a paper that this one stands for.
     """
 
-    values: dict[str, str | Stat | None]
+    values: dict[str, str | float | Stat | None]
     records: tuple[Record, ...]
     reasons: tuple[Reason, ...]
     done: int
+    paper: PaperRow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +137,20 @@ def result_table(grid: Grid) -> ResultTable:
     for index, cell in enumerate(grid.cells):
         groups.setdefault(_group_key(cell), []).append(index)
     measured = frame(grid)
-    rows = [_row([grid.cells[i] for i in members], measured.iloc[members]) for members in groups.values()]
+    citation = cite(grid)
+    rows = [_row([grid.cells[i] for i in members], measured.iloc[members], citation) for members in groups.values()]
     _tell_points_apart(rows)
-    columns = (*NAME_COLUMNS, *_axis_columns(rows), *VALUE_COLUMNS, *STATE_COLUMNS)
-    return ResultTable(grid.title, columns, tuple(rows), tuple(_notes(columns, rows)))
+    columns = (*NAME_COLUMNS, *_axis_columns(rows), *_value_columns(citation), *STATE_COLUMNS)
+    table = ResultTable(grid.title, columns, tuple(rows), tuple(_notes(columns, rows)))
+    cited = paper_notes(citation, [(table.name(row), row.paper, row.records) for row in rows])
+    return replace(table, notes=(*table.notes, *cited))
+
+
+def _value_columns(citation: Citation) -> list[Column]:
+    """The measures, those of a paper behind ours of the validation images."""
+    ours = [column for column in VALUE_COLUMNS if column.group == PREDICTION]
+    others = [column for column in VALUE_COLUMNS if column.group != PREDICTION]
+    return [*ours, *citation.columns(), *others]
 
 
 def _group_key(cell: Cell) -> str:
@@ -146,18 +160,20 @@ def _group_key(cell: Cell) -> str:
     return json.dumps([record.method, record.label, record.note, _supervision(record)]) if record.method else record.run_id
 
 
-def _row(cells: Sequence[Cell], measured: pd.DataFrame) -> Row:
+def _row(cells: Sequence[Cell], measured: pd.DataFrame, citation: Citation) -> Row:
     records = tuple({cell.record.run_id: cell.record for cell in cells}.values())
     known = [r for r in records if r.method] or [records[0]]
     done = [r for r in records if r.state == State.DONE]
     axes = cells[0].axes
-    values: dict[str, str | Stat | None] = {
+    paper = citation.row(cells[0].paper_row)
+    values: dict[str, str | float | Stat | None] = {
         "label": known[0].label if known[0].method else str(axes.get("method", known[0].label)),
         "note": _joined(r.note for r in records),
         "supervision": _joined(_supervision(r) for r in records),
         "points": _joined(_points(r) if r.method else _points_axis(axes) for r in records),
         **{f"axis:{axis}": _axis_text(value) for axis, value in axes.items() if axis != "seed"},
         "miou_source": _joined(r.semantic_source or "" for r in done),
+        **paper_values(paper),
     }
     finished = measured[measured["state"] == State.DONE.value].drop_duplicates("run_id")
     for column in VALUE_COLUMNS:
@@ -168,7 +184,7 @@ def _row(cells: Sequence[Cell], measured: pd.DataFrame) -> Row:
     values["seeds"] = f"{len(done)}/{len(records)}"
     values["state"] = ", ".join(s if len(records) == 1 else f"{count} {s}" for s, count in states.items())
     values["reason"] = _joined(_shortened(reason.sentence) for reason in reasons)
-    return Row(values, records, reasons, len(done))
+    return Row(values, records, reasons, len(done), paper)
 
 
 def _stat(values: pd.Series) -> Stat | None:

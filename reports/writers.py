@@ -26,6 +26,8 @@ def format_value(column: Column, row: Row) -> str:
 def format_parts(column: Column, row: Row) -> tuple[str, str]:
     """The text of a cell, cut after the mean: ("43.2", " ± 0.4 (n=2)")."""
     value = row.values.get(column.key)
+    if isinstance(value, float):
+        return f"{value * column.scale:.{column.digits}f}", ""
     if not isinstance(value, Stat):
         return value or NOTHING, ""
     spread = "" if value.std is None else f" ± {value.std * column.scale:.{column.digits}f}"
@@ -68,14 +70,15 @@ def _markdown_text(text: str) -> str:
 
 
 def to_csv(table: ResultTable) -> str:
-    """Every column with raw numbers (metrics in [0, 1], seconds, MB): mean, ``_std`` and ``_n``; text columns as they are.
+    """Every column with raw numbers (metrics in [0, 1], seconds, MB): mean, ``_std`` and ``_n``; a paper's numbers and text
+    columns as they are.
 
     A text that a spreadsheet would run as a formula is quoted with an apostrophe.
     """
     header = []
     for column in table.columns:
         key = column.key.removeprefix("axis:")
-        header += [key] if column.scale is None else [key, f"{key}_std", f"{key}_n"]
+        header += [key, f"{key}_std", f"{key}_n"] if column.scale is not None and column.measured else [key]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*header, "run_ids"])
@@ -85,6 +88,8 @@ def to_csv(table: ResultTable) -> str:
             value = row.values.get(column.key)
             if column.scale is None:
                 line.append(_csv_text(value or ""))
+            elif not column.measured:
+                line.append("" if value is None else value)
             elif isinstance(value, Stat):
                 line += [value.mean, "" if value.std is None else value.std, value.n]
             else:

@@ -67,6 +67,21 @@ def test_a_value_that_no_block_has_joins_the_first_block():
     assert methods(expand(grid(), ["method=full_masks"])) == ["full_masks"]
 
 
+@pytest.mark.parametrize(
+    ("axis", "values", "words", "kept"),
+    [
+        ("method.directed", ["true", "false"], "True", ["true"]),
+        ("method.directed", ["true", "false"], "false,true", ["true", "false"]),
+        ("method.stride", ["null", "8"], "null", ["null"]),
+        ("method.color_weight", ["0.0", "3.0"], "3", ["3.0"]),
+        ("method.temperature", ["0.07", "0.001"], "1e-3", ["0.001"]),
+    ],
+)
+def test_a_value_of_an_axis_may_be_written_in_another_way(axis, values, words, kept):
+    cells = expand(grid(blocks=[Block({"method": ["psps"], axis: values})]), [f"{axis}={words}"])
+    assert [cell.axes[axis] for cell in cells] == kept
+
+
 def test_a_pinned_override_wins_over_the_user():
     cells = expand(grid(), ["head=panoptic_segformer_tiny"])
     assert [cell.config["head"]["name"] for cell in cells] == ["panoptic_segformer", "panoptic_segformer", "none"]

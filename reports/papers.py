@@ -1,0 +1,152 @@
+"""What a paper reports, beside our numbers: its columns, their setting, and why the two may not be compared.
+
+A grid's cells name rows of one paper table; the numbers are looked up in `benchmark.papers`, so that a correction there
+reaches every report. No verdict is made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmark.configs import ConfigError
+from benchmark.papers import DATA, METRICS, PaperRow, PaperTable, Setting, paper_table
+from reports.columns import Column
+from reports.records import Grid, Record
+
+SCALES = {"voc": "paper", "coco": "paper_coco"}
+"""Data set of a paper -> the scale with its input size and schedule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """The paper table of a grid: the rows that its cells stand for, by name, and what is wrong with other names."""
+
+    table: PaperTable | None = None
+    rows: Mapping[str, PaperRow] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    def row(self, name: str | None) -> PaperRow | None:
+        """The row that a cell names; None if it names none or an unknown one."""
+        return self.rows.get(name or "")
+
+    def columns(self) -> tuple[Column, ...]:
+        """One column for each metric that a row has, below a heading with the setting that the rows share."""
+        rows = list(self.rows.values())
+        if self.table is None or not rows:
+            return ()
+        shared = [part for part in rows[0].setting.parts if all(part in row.setting.parts for row in rows)]
+        group = f"paper ({', '.join(shared)})" if shared else "paper"
+        return tuple(
+            Column(f"paper_{key}", f"paper {name}", "", "quality", 100.0, self.table.decimals, group, name, measured=False)
+            for key, name in METRICS.items() if any(key in row.values for row in rows)
+        )  # fmt: skip
+
+
+def cite(grid: Grid) -> Citation:
+    """The paper table of a grid. A name that `benchmark.papers` does not have is a problem to tell, not an error."""
+    names = dict.fromkeys(cell.paper_row for cell in grid.cells if cell.paper_row)
+    if not grid.paper_table or not names:
+        return Citation()
+    try:
+        table = paper_table(grid.paper_table)
+    except ConfigError as error:
+        return Citation(problems=(str(error),))
+    rows, problems = {}, []
+    for name in names:
+        try:
+            row = table.row(name)
+        except ConfigError as error:
+            problems.append(str(error))
+            continue
+        if row.contradicted:
+            problems.append(f"the row '{name}' of {table.name} is no target. {row.contradicted}")
+        else:
+            rows[name] = row
+    return Citation(table, rows, tuple(problems))
+
+
+def paper_values(row: PaperRow | None) -> dict[str, float]:
+    """The cells of a paper's columns, in [0, 1]."""
+    return {f"paper_{key}": round(value / 100, 6) for key, value in row.values.items()} if row else {}
+
+
+def paper_notes(citation: Citation, rows: Sequence[tuple[str, PaperRow | None, Sequence[Record]]]) -> list[str]:
+    """What belongs under a table with a paper's columns: source, setting, comparability, and known slips.
+
+    Args:
+        citation: of the grid.
+        rows: name, paper row and runs of each row of our table.
+    """
+    notes = [f"A paper's numbers are missing: {problem}" for problem in citation.problems]
+    cited = [(name, row, runs) for name, row, runs in rows if row is not None]
+    if citation.table is None or not cited:
+        return notes
+    sources = "; ".join(dict.fromkeys(row.source for _, row, _ in cited))
+    settings = _by_text((_setting_text(row.setting), row.name) for _, row, _ in cited)
+    notes.append(f"Columns under paper are as printed in {sources} ({citation.table.title}): {settings}.")
+    notes += _comparability(cited)
+    remarks = [("table", citation.table.note)]
+    remarks += [(f"row {row.name}", text) for _, row, _ in cited for text in (row.note, row.slip, row.inconsistent)]
+    return notes + [f"Paper, {what}: {text}" for what, text in dict.fromkeys(remarks) if text]
+
+
+def _comparability(cited: Sequence[tuple[str, PaperRow, Sequence[Record]]]) -> list[str]:
+    found, alike = [], []
+    for name, row, runs in cited:
+        run = next((r for r in runs if r.config), None)
+        if run is None:
+            continue  # nothing of ours to compare
+        apart = differences(run, row.setting)
+        found += [(text, name) for text in apart]
+        alike += [] if apart else [name]
+    compared = len({name for _, name in found}) + len(alike)
+    notes = []
+    if found:
+        notes.append(f"The paper's numbers are not comparable with ours: {_by_text(found, compared)}.")
+    if alike:
+        rows = "" if len(alike) == compared else f" in {'; '.join(alike)}"
+        same = "has the data set, scale, network and supervision of the paper"
+        notes.append(f"Ours {same}{rows}; schedules and options of the method are not compared.")
+    return notes
+
+
+def differences(run: Record, setting: Setting) -> list[str]:
+    """In what a run is another experiment than a paper's: data set, scale, network, supervision, pretraining; [] if in none.
+
+    What the paper does not say is no difference. Schedules are not compared.
+    """
+    masks = run.supervision.get("kind") == "masks"
+    scale = SCALES.get(setting.data, "paper")
+    ours_theirs = {
+        "data set": (_at(run.config, "dataset", "name"), setting.data, DATA[setting.data].title),
+        "scale": (_at(run.config, "scale"), scale, scale),
+        "network": (_at(run.config, "model", "name"), setting.backbone.lower().replace("-", "_"), setting.backbone),
+        "supervision": (
+            "M" if masks else f"P{_at(run.config, 'dataset', 'points', 'count')}", setting.supervision, setting.supervision
+        ),
+    }  # fmt: skip
+    apart = [f"{what} {ours}, not {name}" for what, (ours, theirs, name) in ours_theirs.items() if theirs and ours != theirs]
+    return [*apart, f"not pretrained on {setting.pretraining}"] if setting.pretraining else apart
+
+
+def _at(config: Mapping[str, Any], *path: str) -> Any:
+    node: Any = config
+    for key in path:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
+
+
+def _setting_text(setting: Setting) -> str:
+    return ", ".join(setting.parts) + (f", {setting.schedule}" if setting.schedule else "")
+
+
+def _by_text(pairs: Iterable[tuple[str, str]], everyone: int | None = None) -> str:
+    """"text (its names); ..."; without names where a text holds for all of them (``everyone``: their number)."""
+    names: dict[str, list[str]] = {}
+    for text, name in pairs:
+        names.setdefault(text, []).append(name)
+    if everyone is None:
+        everyone = sum(len(of) for of in names.values())
+    return "; ".join(text if len(of) == everyone else f"{text} ({'; '.join(of)})" for text, of in names.items())

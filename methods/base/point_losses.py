@@ -5,8 +5,8 @@ The recipe of the PSPS released code, kept by Point2Mask; FDD uses the partial c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +97,8 @@ class SemanticObjective:
         presence_weight, presence_focal: weight and constants of `presence_loss`.
         partial_weight: weight of `partial_cross_entropy`.
         color_weight: weight of `pairwise_color_loss`.
-        color_kernel, color_threshold, color_falloff, mask_border: see `similar_pairs`.
+        color_kernels: weight of each neighbourhood, by its side in cells; their losses are normalised separately.
+        color_threshold, color_falloff, mask_border: see `similar_pairs`.
         color_dilation: spacing of the neighbours in cells of the map, at a short side of ``reference_side``.
         dilation: side in pixels of the square around a labelled pixel.
         reference_side: short side that both dilations belong to; see `scaled_odd` and `scaled_cells`.
@@ -111,7 +112,7 @@ class SemanticObjective:
     presence_focal: Focal = Focal()
     partial_weight: float = 1.0
     color_weight: float = 3.0
-    color_kernel: int = 5
+    color_kernels: Mapping[int, float] = field(default_factory=lambda: {5: 1.0})
     color_dilation: int = 2
     color_threshold: float = 0.3
     color_falloff: float = 0.5
@@ -142,12 +143,19 @@ class SemanticObjective:
             labels = dilated_label_maps(batch, grid, self.dilation, self.reference_side)
             losses["semantic_partial"] = self.partial_weight * sum(partial_cross_entropy(z, labels) for z in maps.logits)
         if self.color_weight:
-            lab, valid = lab_at(batch.images, batch.padding, grid)
-            spacing = scaled_cells(self.color_dilation, min(map(min, batch.sizes)), self.reference_side)
-            pairs = similar_pairs(
-                lab, valid, self.color_kernel, spacing, self.color_threshold, self.mask_border, self.color_falloff
-            )
             weight = self.color_weight * progress.warmup(self.color_warmup)
-            losses["semantic_color"] = weight * sum(pairwise_color_loss(z, pairs) for z in maps.logits)
+            losses["semantic_color"] = weight * self._color_loss(maps.logits, batch)
         scale = things_share(batch.points) if self.scale_by_things else 1.0
         return {name: loss * scale for name, loss in losses.items()}
+
+    def _color_loss(self, logits: list[Tensor], batch: PointBatch) -> Tensor:
+        """`pairwise_color_loss` of all layers and neighbourhoods."""
+        lab, valid = lab_at(batch.images, batch.padding, tuple(logits[0].shape[-2:]))
+        spacing = scaled_cells(self.color_dilation, min(map(min, batch.sizes)), self.reference_side)
+        total = lab.new_zeros(())
+        for kernel, weight in self.color_kernels.items():
+            pairs = similar_pairs(
+                lab, valid, kernel, spacing, self.color_threshold, self.mask_border, self.color_falloff
+            )
+            total = total + weight * sum(pairwise_color_loss(z, pairs) for z in logits)
+        return total

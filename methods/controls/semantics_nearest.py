@@ -51,7 +51,7 @@ class SemanticsNearest(PseudoLabeler):
         self.semantic = SemanticBranch(len(categories), channels, layers, heads, feedforward, levels, norm_epsilon)
         self.objective = SemanticObjective(
             presence_weight=presence_weight, presence_focal=presence_focal, partial_weight=partial_weight,
-            color_weight=color_weight, color_kernel=color_kernel, color_dilation=color_dilation,
+            color_weight=color_weight, color_kernels={color_kernel: 1.0}, color_dilation=color_dilation,
             color_threshold=color_threshold, color_falloff=color_falloff, color_warmup=color_warmup,
             mask_border=mask_border, dilation=dilation, reference_side=reference_side,
             scale_by_things=scale_semantic_by_things,

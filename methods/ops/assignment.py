@@ -1,4 +1,4 @@
-"""From class maps and labelled pixels to segment ids: which target of its class does a pixel belong to?
+"""From class maps, labelled pixels and distances to segment ids: which target does a pixel belong to?
 
 Segment ids are 0 for void and ``target index + 1``, as in `methods.base.types.PseudoLabels`. Ties go to the lowest index.
 """
@@ -6,8 +6,10 @@ Segment ids are 0 for void and ``target index + 1``, as in `methods.base.types.P
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from methods.ops.rasterize import dilated_points, resample
@@ -108,3 +110,74 @@ def assign(
         nearest = torch.where(closer, distance, nearest)
         ids = torch.where(closer, index + 1, ids)
     return ids
+
+
+@dataclass(frozen=True, slots=True)
+class DistanceScale:
+    """How distances become likelihoods; defaults are those of the PSPS released code.
+
+    Attributes:
+        missing: distance of every cell to an instance without a labelled pixel.
+        epsilon: added to the maximum that is divided by.
+    """
+
+    missing: float = 10.0
+    epsilon: float = 1e-5
+
+
+def distance_likelihood(
+    distances: Tensor, size: tuple[int, int], scale: DistanceScale = DistanceScale()
+) -> Tensor:
+    """``1 - D`` with D normalised by its maximum over all instances and cells, at full resolution.
+
+    Args:
+        distances: (n, h, w) float32 traversing distances; inf where an instance has no labelled pixel.
+        size: (height, width) of the image.
+        scale: constants of the normalisation.
+
+    Returns:
+        (n, height, width) float32 in [0, 1].
+    """
+    if not len(distances):
+        return distances.new_zeros(0, *size)
+    finite = torch.where(torch.isinf(distances), scale.missing, distances)
+    normalised = finite / (finite.max() + scale.epsilon)
+    return 1 - F.interpolate(normalised[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def class_compatibility(probs: Tensor, present: Tensor, is_stuff: Tensor, classes: Tensor) -> Tensor:
+    """How well the semantics of a pixel fit an instance: ``P_class(n)(x) + sum of P over the present stuff classes``.
+
+    Args:
+        probs: (c, h, w) float probabilities of the classes that occur.
+        present: (c,) int64, those classes, ascending.
+        is_stuff: (c,) bool.
+        classes: (n,) int64 class of each instance, each in ``present``.
+
+    Returns:
+        (n, h, w) float.
+    """
+    return probs[torch.searchsorted(present, classes)] + probs[is_stuff].sum(dim=0)
+
+
+def panoptic_segments(likelihood: Tensor, pixel_classes: Tensor, classes: Tensor, is_thing: Tensor) -> Tensor:
+    """Segment ids: the likeliest instance on thing pixels, the class's own target on stuff pixels (PSPS released code).
+
+    Args:
+        likelihood: (n_things, h, w) float, of the thing targets in their order.
+        pixel_classes: (h, w) int64 class of each pixel, -1 = void; only classes that occur among the targets.
+        classes: (n,) int64 class of each target.
+        is_thing: (n,) bool.
+
+    Returns:
+        (h, w) int64, 0 = void, ``i + 1`` = target ``i``. Ties go to the lowest instance. Instances are disjoint and hold no
+        pixel whose most probable class is stuff.
+    """
+    segment_ids = torch.zeros_like(pixel_classes)
+    things = torch.nonzero(is_thing)[:, 0]
+    if len(things):
+        on_thing = torch.isin(pixel_classes, classes[things])
+        segment_ids = torch.where(on_thing, things[likelihood.max(dim=0).indices] + 1, segment_ids)
+    for index in torch.nonzero(~is_thing)[:, 0]:
+        segment_ids = torch.where(pixel_classes == classes[index], index + 1, segment_ids)
+    return segment_ids

@@ -5,26 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from methods.base.dense_labels import dense_labels
-from methods.base.embedding import EmbeddingProjector, Projection
+from methods.base.embedding import EmbeddingProjector, Projection, metric_loss
 from methods.base.head import LOSS_GROUPS
 from methods.base.labeler import PseudoLabeler
 from methods.base.labels import EMPTY_BOX
 from methods.base.losses import Focal
 from methods.base.mask_decoder import NORM_EPSILON
-from methods.base.point_losses import SemanticObjective, dilation_of
+from methods.base.point_losses import SemanticObjective
+from methods.base.point_semantics import ImageSemantics, image_semantics, target_sources
 from methods.base.semantic_branch import SemanticBranch, SemanticMaps
 from methods.base.types import Categories, Features, PointBatch, PointLabels, Progress, PseudoLabels
-from methods.ops.assignment import class_map, present_probabilities
+from methods.ops.assignment import DistanceScale, class_compatibility, distance_likelihood, panoptic_segments
 from methods.ops.edges import Sobel, sobel_edges
 from methods.ops.geodesic import batched_geodesic_distances
-from methods.ops.rasterize import grid_size, point_cells, resample
-from methods.psps.embedding_loss import contrastive_loss
-from methods.psps.pseudo_panoptic import panoptic_segments
-from methods.psps.traversing import DistanceScale, class_compatibility, distance_likelihood, traversing_costs
+from methods.ops.rasterize import grid_size, resample
+from methods.psps.traversing import traversing_costs
 
 EDGE_SOURCES = ("none", "sobel")
 
@@ -40,16 +38,6 @@ class PSPSMaps:
 
     semantic: SemanticMaps
     embedding: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class _ImageSemantics:
-    """One image at full resolution: (c, h, w) probabilities, (c,) their classes, (c,) which are stuff, (h, w) class map."""
-
-    probs: Tensor
-    present: Tensor
-    is_stuff: Tensor
-    pixel_classes: Tensor
 
 
 class PSPS(PseudoLabeler):
@@ -107,7 +95,7 @@ class PSPS(PseudoLabeler):
         self.projector = EmbeddingProjector(channels, embedding_channels, projector)
         self.objective = SemanticObjective(
             presence_weight=presence_weight, presence_focal=presence_focal, partial_weight=partial_weight,
-            color_weight=color_weight, color_kernel=color_kernel, color_dilation=color_dilation,
+            color_weight=color_weight, color_kernels={color_kernel: 1.0}, color_dilation=color_dilation,
             color_threshold=color_threshold, color_falloff=color_falloff, color_warmup=color_warmup,
             mask_border=mask_border, dilation=dilation, reference_side=reference_side,
             scale_by_things=scale_semantic_by_things,
@@ -132,7 +120,7 @@ class PSPS(PseudoLabeler):
         images = [self._semantics(maps, batch, i) for i in range(len(batch.points))]
         costs = [self._costs(image, maps, batch, i) for i, image in enumerate(images)]
         sources = [
-            _thing_sources(points, size, tuple(cost.shape[:2]))
+            target_sources(points, points.is_thing, size, tuple(cost.shape[:2]))
             for points, size, cost in zip(batch.points, batch.sizes, costs, strict=True)
         ]
         distances = batched_geodesic_distances(costs, sources)
@@ -141,17 +129,13 @@ class PSPS(PseudoLabeler):
             for image, distance, points in zip(images, distances, batch.points, strict=True)
         ]
 
-    def _semantics(self, maps: PSPSMaps, batch: PointBatch, index: int) -> _ImageSemantics:
-        points, size = batch.points[index], batch.sizes[index]
-        side = dilation_of(size, self.objective.dilation, self.objective.reference_side)
-        logits = maps.semantic.logits[-1][index].detach()
-        probs, present = present_probabilities(
-            logits, points.classes, points.xy, points.point_classes, size, batch.input_size, side
+    def _semantics(self, maps: PSPSMaps, batch: PointBatch, index: int) -> ImageSemantics:
+        return image_semantics(
+            maps.semantic.logits[-1][index], batch.points[index], batch.sizes[index], batch.input_size,
+            self.categories.num_things, self.objective.dilation, self.objective.reference_side, self.stuff_threshold,
         )
-        is_stuff = present >= self.categories.num_things
-        return _ImageSemantics(probs, present, is_stuff, class_map(probs, present, is_stuff, self.stuff_threshold))
 
-    def _costs(self, image: _ImageSemantics, maps: PSPSMaps, batch: PointBatch, index: int) -> Tensor:
+    def _costs(self, image: ImageSemantics, maps: PSPSMaps, batch: PointBatch, index: int) -> Tensor:
         size = batch.sizes[index]
         grid = grid_size(size, self.stride)
         edges = embedding = None
@@ -165,9 +149,9 @@ class PSPS(PseudoLabeler):
         )
 
     def _labels(
-        self, image: _ImageSemantics, distances: Tensor, points: PointLabels, input_size: tuple[int, int]
+        self, image: ImageSemantics, distances: Tensor, points: PointLabels, input_size: tuple[int, int]
     ) -> PseudoLabels:
-        likelihood = distance_likelihood(distances, tuple(image.pixel_classes.shape), self.distance)
+        likelihood = distance_likelihood(distances, image.size, self.distance)
         if self.use_compatibility:
             classes = points.classes[points.is_thing]
             likelihood = likelihood * class_compatibility(image.probs, image.present, image.is_stuff, classes)
@@ -179,22 +163,6 @@ class PSPS(PseudoLabeler):
     ) -> dict[str, Tensor]:
         losses = self.objective.losses(maps.semantic, batch, progress)
         if self.metric_weight:
-            with torch.autocast(batch.images.device.type, enabled=False):
-                losses["metric"] = self.metric_weight * self._metric_loss(maps.embedding.float(), labels, batch)
+            metric = metric_loss(maps.embedding, labels, batch, self.categories.num_stuff, self.temperature)
+            losses["metric"] = self.metric_weight * metric
         return losses
-
-    def _metric_loss(self, embeddings: Tensor, labels: list[PseudoLabels], batch: PointBatch) -> Tensor:
-        grid = tuple(embeddings.shape[-2:])
-        per_image = []
-        for embedding, label, points in zip(embeddings, labels, batch.points, strict=True):
-            masks = resample(label.masks().float(), batch.input_size, batch.input_size, grid)
-            cells = point_cells(points.xy, batch.input_size, grid)
-            empty = self.categories.num_stuff - int((~points.is_thing).sum())
-            per_image.append(contrastive_loss(embedding, masks, cells, points.target, self.temperature, empty))
-        return torch.stack(per_image).mean()
-
-
-def _thing_sources(points: PointLabels, size: tuple[int, int], grid: tuple[int, int]) -> list[Tensor]:
-    """The grid cells of the labelled pixels of each thing target, on the CPU."""
-    places = torch.cat([point_cells(points.xy, size, grid), points.target[:, None]], dim=1).cpu()
-    return [places[places[:, 2] == index, :2] for index in torch.nonzero(points.is_thing)[:, 0].tolist()]

@@ -5,27 +5,9 @@ Source: PSPS released code (the body of the paper was not available).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from methods.ops.edges import edge_crossing, feature_change, semantic_change
-
-
-@dataclass(frozen=True, slots=True)
-class DistanceScale:
-    """How distances become likelihoods; defaults are those of the PSPS released code.
-
-    Attributes:
-        missing: distance of every cell to an instance without a labelled pixel.
-        epsilon: added to the maximum that is divided by.
-    """
-
-    missing: float = 10.0
-    epsilon: float = 1e-5
-
 
 
 def traversing_costs(
@@ -57,38 +39,3 @@ def traversing_costs(
     if embedding is not None and lambda_manifold:
         costs = costs + lambda_manifold * feature_change(embedding)
     return costs
-
-
-def distance_likelihood(
-    distances: Tensor, size: tuple[int, int], scale: DistanceScale = DistanceScale()
-) -> Tensor:
-    """``1 - D`` with D normalised by its maximum over all instances and cells, at full resolution.
-
-    Args:
-        distances: (n, h, w) float32 traversing distances; inf where an instance has no labelled pixel.
-        size: (height, width) of the image.
-        scale: constants of the normalisation.
-
-    Returns:
-        (n, height, width) float32 in [0, 1].
-    """
-    if not len(distances):
-        return distances.new_zeros(0, *size)
-    finite = torch.where(torch.isinf(distances), scale.missing, distances)
-    normalised = finite / (finite.max() + scale.epsilon)
-    return 1 - F.interpolate(normalised[None], size=size, mode="bilinear", align_corners=False)[0]
-
-
-def class_compatibility(probs: Tensor, present: Tensor, is_stuff: Tensor, classes: Tensor) -> Tensor:
-    """How well the semantics of a pixel fit an instance: ``P_class(n)(x) + sum of P over the present stuff classes``.
-
-    Args:
-        probs: (c, h, w) float probabilities of the classes that occur.
-        present: (c,) int64, those classes, ascending.
-        is_stuff: (c,) bool.
-        classes: (n,) int64 class of each instance, each in ``present``.
-
-    Returns:
-        (n, h, w) float.
-    """
-    return probs[torch.searchsorted(present, classes)] + probs[is_stuff].sum(dim=0)

@@ -10,17 +10,17 @@ from scipy.sparse.csgraph import dijkstra
 from skimage.color import rgb2lab
 
 from methods import method_class
+from methods.base.embedding import contrastive_loss
 from methods.base.point_losses import partial_cross_entropy
 from methods.base.semantic_branch import SemanticMaps
 from methods.base.types import Progress
-from methods.ops.assignment import class_map, present_probabilities
+from methods.ops.assignment import class_compatibility, class_map, present_probabilities
 from methods.ops.color import pairwise_color_loss, rgb_to_lab, similar_pairs
 from methods.ops.edges import sobel_edges
 from methods.ops.geodesic import NEIGHBOURS, geodesic_distances
 from methods.ops.rasterize import UNLABELLED, dilated_points
-from methods.psps.embedding_loss import contrastive_loss
 from methods.psps.labeler import PSPSMaps
-from methods.psps.traversing import class_compatibility, traversing_costs
+from methods.psps.traversing import traversing_costs
 from tests.methods.stand_ins import categories, features_for, point_batch, point_labels
 
 

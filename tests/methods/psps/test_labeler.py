@@ -10,9 +10,9 @@ from methods.base.semantic_branch import SemanticMaps
 from methods.base.types import Progress
 from methods.controls.nearest_point import NearestPoint
 from methods.controls.semantics_nearest import SemanticsNearest
+from methods.ops.assignment import DistanceScale
 from methods.ops.edges import Sobel
 from methods.psps.labeler import PSPS, PSPSMaps
-from methods.psps.traversing import DistanceScale
 from tests.methods.stand_ins import categories, features_for, point_batch, point_labels
 
 DONE = Progress.finished()

@@ -3,9 +3,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from methods.psps.embedding_loss import contrastive_loss, segment_prototypes
-from methods.psps.pseudo_panoptic import panoptic_segments
-from methods.psps.traversing import DistanceScale, distance_likelihood, traversing_costs
+from methods.base.embedding import contrastive_loss, segment_prototypes
+from methods.ops.assignment import DistanceScale, distance_likelihood, panoptic_segments
+from methods.psps.traversing import traversing_costs
 
 
 def test_the_cost_is_the_weighted_sum_of_its_terms():

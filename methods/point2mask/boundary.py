@@ -1,0 +1,77 @@
+"""The high-level boundary map P^b_high and the loss that trains it on the current pseudo labels (Point2Mask Eq. 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from methods.base.embedding import Projection
+from methods.base.types import PseudoLabels
+from methods.ops.color import shifted_pair
+
+EPSILON = 1e-5
+"""Beside the logarithms' arguments and the numbers of pairs (Point2Mask released code)."""
+
+HALF_NEIGHBOURHOOD = ((0, 1), (1, -1), (1, 0), (1, 1))
+"""4 of the 8 neighbours as (rows down, columns right); the others are the same pairs reversed."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryProjection(Projection):
+    """What the boundary decoder reads: the sum of the encoder maps (paper); the released code adds their positions."""
+
+    inputs: Sequence[str] = ("map",)
+
+
+def boundary_loss(logits: Tensor, labels: Sequence[PseudoLabels]) -> Tensor:
+    """``1/2 thing + 1/2 stuff + negative``, averaged over the images (Point2Mask Eq. 7).
+
+    With ``b = sigmoid(logits)`` at full resolution, a pair of neighbours has affinity ``A = 1 - max(b_k, b_l)``. Pairs
+    inside one thing, and inside one stuff segment, have the loss ``-log A``; pairs across a boundary have ``-log(1 - A)``.
+    Each of the three sets is averaged over its pairs. A boundary is where the segments differ and one of them is a thing or
+    both are known: between an unsure (void) pixel and stuff nothing is learned. Pairs across the image border and with an
+    ignored pixel do not count.
+
+    Args:
+        logits: (B, h, w) float boundary logits that cover the padded input.
+        labels: B pseudo labels of the padded size.
+
+    Returns:
+        Scalar float32, differentiable in ``logits``; a set without a pair adds 0.
+    """
+    size = labels[0].segment_ids.shape
+    full = F.interpolate(logits.float()[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    per_image = [_loss_of_image(torch.sigmoid(each), label) for each, label in zip(full, labels, strict=True)]
+    return torch.stack(per_image).mean()
+
+
+def _loss_of_image(strength: Tensor, labels: PseudoLabels) -> Tensor:
+    """The loss of one boundary map (h, w) in [0, 1]."""
+    is_thing = F.pad(labels.is_thing, (1, 0))[labels.segment_ids]
+    totals, counts = strength.new_zeros(3), strength.new_zeros(3)
+    for offset in HALF_NEIGHBOURHOOD:
+        crossing = torch.maximum(*shifted_pair(strength, offset))
+        inside, across = -torch.log(1 - crossing + EPSILON), -torch.log(crossing + EPSILON)
+        sets = _pair_sets(labels, is_thing, offset)
+        totals = totals + torch.stack(
+            [torch.where(used, loss, 0.0).sum() for used, loss in zip(sets, (inside, inside, across), strict=True)]
+        )
+        counts = counts + torch.stack([used.sum() for used in sets])
+    # both directions of a pair count, so that the mean is that over ordered pairs
+    thing, stuff, negative = 2 * totals / (2 * counts + EPSILON)
+    return 0.5 * thing + 0.5 * stuff + negative
+
+
+def _pair_sets(labels: PseudoLabels, is_thing: Tensor, offset: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs at one offset, each (h', w') bool: inside a thing, inside a stuff segment, across a boundary."""
+    id_k, id_l = shifted_pair(labels.segment_ids, offset)
+    thing_k, thing_l = shifted_pair(is_thing, offset)
+    ignored_k, ignored_l = shifted_pair(labels.ignore, offset)
+    known = ~(ignored_k | ignored_l)
+    same = known & (id_k == id_l) & (id_k > 0)
+    differ = known & (id_k != id_l) & (thing_k | thing_l | ((id_k > 0) & (id_l > 0)))
+    return same & thing_k, same & ~thing_k, differ

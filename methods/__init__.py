@@ -29,6 +29,9 @@ class _Methods(UserDict):
 METHODS: Mapping[str, type[PseudoLabeler]] = _Methods(
     {
         "psps": "methods.psps.labeler:PSPS",
+        "point2mask": "methods.point2mask.labeler:Point2Mask",
+        "fdd": "methods.fdd.labeler:FDD",
+        "anchor_query": "methods.anchor_query.labeler:AnchorQuery",
         "nearest_point": "methods.controls.nearest_point:NearestPoint",
         "semantics_nearest": "methods.controls.semantics_nearest:SemanticsNearest",
         "full_masks": "methods.controls.full_masks:FullMasks",

@@ -24,7 +24,7 @@ CELLS = {
     "psps_warmup": (4, 3, 3, 4),
     "fdd_lambda_sem": (10,) * 4, "fdd_sharing": (8,) * 4, "fdd_injection": (4,) * 4, "fdd_query_features": (4,) * 4,
     "fdd_self_training": (8,) * 4, "fdd_color_prior": (8,) * 4, "fdd_sampling": (6,) * 4, "fdd_supervision": (4,) * 4,
-    "anchor_rounds": (6,) * 4, "anchor_parts": (10,) * 4, "anchor_distance": (4,) * 4, "anchor_points": (3,) * 4,
+    "anchor_rounds": (6,) * 4, "anchor_parts": (10,) * 4, "anchor_distance": (6,) * 4, "anchor_points": (3,) * 4,
 }  # fmt: skip
 """Grid -> number of cells at each of SCALES."""
 
@@ -225,7 +225,7 @@ def test_a_wrong_grid_file_is_one_sentence_with_the_valid_names(tmp_path, old, n
 def test_a_grid_may_not_stand_for_a_row_that_is_no_target(tmp_path):
     path = tmp_path / "g.yaml"
     path.write_text(BLOCK.replace("point2mask/T5", "epld/summary_page").replace("Equal Division:", "EPLD:"))
-    with pytest.raises(ConfigError, match="'g' stands for the row 'EPLD' of epld/summary_page, whose numbers are no target: "):
+    with pytest.raises(ConfigError, match=r"'g' stands for the row 'EPLD' of epld/summary_page, .* no target"):
         read_grid(path)
 
 

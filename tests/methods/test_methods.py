@@ -19,6 +19,9 @@ from tests.methods.stand_ins import categories, defaults_of
 CONF = Path(__file__).parents[2] / "benchmark" / "conf" / "method"
 MINE = {
     "psps": "psps",
+    "point2mask": "point2mask",
+    "fdd": "fdd",
+    "anchor_query": "anchor_query",
     "nearest_point": "nearest_point",
     "semantics_nearest": "semantics_nearest",
     "full_masks": "full_masks",

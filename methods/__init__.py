@@ -32,6 +32,7 @@ METHODS: Mapping[str, type[PseudoLabeler]] = _Methods(
         "point2mask": "methods.point2mask.labeler:Point2Mask",
         "fdd": "methods.fdd.labeler:FDD",
         "anchor_query": "methods.anchor_query.labeler:AnchorQuery",
+        "agmm": "methods.agmm.labeler:AGMM",
         "nearest_point": "methods.controls.nearest_point:NearestPoint",
         "semantics_nearest": "methods.controls.semantics_nearest:SemanticsNearest",
         "full_masks": "methods.controls.full_masks:FullMasks",

@@ -22,11 +22,13 @@ MINE = {
     "point2mask": "point2mask",
     "fdd": "fdd",
     "anchor_query": "anchor_query",
+    "agmm": "agmm",
     "nearest_point": "nearest_point",
     "semantics_nearest": "semantics_nearest",
     "full_masks": "full_masks",
     "oracle_nearest": "oracle_semantics",
     "oracle_geodesic": "oracle_semantics",
+    "oracle_transport": "oracle_semantics",
 }
 
 
@@ -80,7 +82,7 @@ def test_an_unknown_option_lists_the_valid_ones():
     with pytest.raises(ValueError, match=r"method 'psps' has no option lambda_color.*lambda_edge"):
         build_labeler("psps", categories(), 16, {"lambda_color": 1})
     labeler = build_labeler("oracle_semantics", categories(), 16, {"assignment": "geodesic"})
-    assert labeler.assignment == "geodesic" and labeler.channels == 16
+    assert labeler.split.assignment == "geodesic" and labeler.channels == 16
 
 
 def test_the_model_config_of_the_papers_holds_exactly_the_options_of_the_encoder():

@@ -10,6 +10,7 @@ from methods.controls.full_masks import FullMasks
 from methods.controls.nearest_point import NearestPoint
 from methods.controls.oracle_semantics import OracleSemantics
 from methods.controls.semantics_nearest import SemanticsNearest
+from methods.ops.instance_split import ASSIGNMENTS
 from tests.methods.stand_ins import categories, features_for, mask_batch, point_batch, point_labels
 
 DONE = Progress.finished()
@@ -111,7 +112,7 @@ def c_shape():
     return torch.rand(3, 96, 96) * 0.1 + 0.4, points, ids
 
 
-@pytest.mark.parametrize("assignment", ["nearest", "geodesic"])
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_the_oracle_keeps_the_true_classes(assignment):
     image, points, ids = c_shape()
     batch = mask_batch([image], [points], [ids])
@@ -130,7 +131,7 @@ def test_the_geodesic_oracle_follows_the_shape_of_an_instance():
     assert correct["geodesic"] > 0.99 > 0.9 > correct["nearest"]
 
 
-@pytest.mark.parametrize("assignment", ["nearest", "geodesic"])
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_the_oracle_leaves_void_and_crowd_alone_in_a_padded_batch(assignment):
     images, points = two_sizes()
     ids = [torch.randint(1, 4, (32, 48)), torch.randint(1, 3, (40, 24))]
@@ -150,11 +151,11 @@ def test_the_oracle_gives_nothing_to_a_target_without_a_point():
     image, _, ids = c_shape()
     points = point_labels([(80, 16, 0), (2, 2, 2)], [0, 0, 2])
     batch = mask_batch([image], [points], [ids])
-    for assignment in ("nearest", "geodesic"):
+    for assignment in ASSIGNMENTS:
         labels = OracleSemantics(categories(), 16, assignment=assignment).pseudo_labels(None, batch, DONE)[0]
         assert torch.equal(labels.masks()[0], ids < 3) and not labels.masks()[1].any()
 
 
 def test_unknown_assignment_is_refused():
-    with pytest.raises(ValueError, match="nearest, geodesic"):
-        OracleSemantics(categories(), 16, assignment="transport")
+    with pytest.raises(ValueError, match="nearest, geodesic, transport"):
+        OracleSemantics(categories(), 16, assignment="attention")

@@ -19,6 +19,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -260,4 +261,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated command stops its runs as Ctrl-C does
     sys.exit(main())

@@ -123,4 +123,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell starts its background jobs deaf to Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

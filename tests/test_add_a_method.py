@@ -30,7 +30,7 @@ def blocks(kind):
 
 def contents(folder):
     """Text of every source file below a folder, by relative path."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {str(path.relative_to(folder)): path.read_text() for path in files}
 
 

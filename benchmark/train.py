@@ -126,9 +126,8 @@ def train(
     schedule = Schedule.of(config["schedule"], len(dataset))  # type: ignore[arg-type]
     settings = config["schedule"]
     model.to(fabric.device)  # before the optimiser: its restored state has to lie where the parameters lie
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, settings["lr"], settings["backbone_lr_factor"]), weight_decay=settings["weight_decay"]
-    )
+    groups = parameter_groups(model, settings["lr"], settings["backbone_lr_factor"])
+    optimizer = torch.optim.AdamW(groups, weight_decay=settings["weight_decay"], fused=True)
     base_rates = [group["lr"] for group in optimizer.param_groups]
     found = load_checkpoint(run.checkpoints, model, optimizer, fabric.device)
     start, seconds = (found[0], found[1]["seconds"]) if found else (0, {})

@@ -66,8 +66,12 @@ class Backbone(nn.Module):
             images: (B, 3, H, W) float RGB in [0, 1]; what the padding holds does not matter.
             padding: (B, H, W) bool, True where padded. Those pixels are zero after normalisation, as in the papers.
         """
-        normalised = (images - self.mean) / self.std
-        return list(self.body(normalised.masked_fill(padding[:, None], 0.0)))
+        normalised = ((images - self.mean) / self.std).masked_fill(padding[:, None], 0.0)
+        if self.frozen_norm and images.device.type == "cpu":
+            # Convolutions keep the layout of their input; on a CPU depthwise ones are twice as fast with channels last.
+            # BatchNorm's statistics of the batch are less precise that way: only where nothing computes them.
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        return list(self.body(normalised))
 
 
 class _ResNetBody(nn.Module):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numba import njit
-from torch import Tensor
+from torch import Tensor, nn
 
 _KERNEL = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}}
 
@@ -44,6 +44,60 @@ def deformable_attention(value: Tensor, shapes: Tensor, locations: Tensor, weigh
     kind = torch.float64 if value.dtype == torch.float64 else torch.float32
     out = _DeformableAttention.apply(value.to(kind), sizes, locations.to(kind), weights.to(kind))
     return out.to(value.dtype)
+
+
+def sampling_locations(offsets: Tensor, references: Tensor, shapes: Tensor) -> Tensor:
+    """Where queries look: their reference moved by offsets in cells of each level, or in shares of a reference box.
+
+    Levels, points and axes of a head are one axis in the arithmetic: loops over an axis of length 2 are slow.
+
+    Args:
+        offsets: (B, Q, heads, levels, points, 2) float, x and y.
+        references: (B, Q, levels, 2) points, or (B, Q, levels, 4) boxes as centre and size, in shares of a level.
+        shapes: (levels, 2) integer height and width of each level.
+
+    Returns:
+        Of the shape of ``offsets``, in shares of a level's width and height (Deformable DETR, Sec. 4.1 and A.3).
+    """
+    points = offsets.shape[-2]
+
+    def each_point(values: Tensor) -> Tensor:
+        """(..., levels, 2) to (..., levels * points * 2)."""
+        return values.unsqueeze(-2).expand(*values.shape[:-1], points, 2).flatten(-3)
+
+    moved = offsets.flatten(3)
+    if references.shape[-1] == 2:
+        moved = moved / each_point(shapes.flip(1).to(moved.dtype))
+    else:
+        moved = moved / points * each_point(references[..., 2:]).unsqueeze(2) * 0.5
+    return (each_point(references[..., :2]).unsqueeze(2) + moved).view_as(offsets)
+
+
+def attention_layer(
+    layer: nn.Module, query: Tensor, *, reference_points: Tensor, spatial_shapes: Tensor, value: Tensor | None = None,
+    identity: Tensor | None = None, query_pos: Tensor | None = None, key_padding_mask: Tensor | None = None, **_: Any,
+) -> Tensor:
+    """``forward`` of mmcv's MultiScaleDeformableAttention, batch first, on the CPU.
+
+    Args:
+        layer: with its parameters.
+        query, value, identity, query_pos, key_padding_mask, reference_points, spatial_shapes: as there.
+
+    Returns:
+        (B, Q, D).
+    """
+    value = query if value is None else value
+    identity = query if identity is None else identity
+    query = query if query_pos is None else query + query_pos
+    value = layer.value_proj(value)
+    if key_padding_mask is not None:
+        value = value.masked_fill(key_padding_mask[..., None], 0.0)
+    samples = (layer.num_heads, layer.num_levels, layer.num_points)
+    offsets = layer.sampling_offsets(query).unflatten(-1, (*samples, 2))
+    weights = layer.attention_weights(query).unflatten(-1, (layer.num_heads, -1)).softmax(-1).view(offsets.shape[:-1])
+    locations = sampling_locations(offsets, reference_points, spatial_shapes)
+    attended = deformable_attention(value.unflatten(-1, (layer.num_heads, -1)), spatial_shapes, locations, weights)
+    return layer.dropout(layer.output_proj(attended)) + identity
 
 
 class _DeformableAttention(torch.autograd.Function):

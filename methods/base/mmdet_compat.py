@@ -5,7 +5,7 @@
 * ``mmcv._ext``, which ``mmcv.ops`` loads eagerly, becomes a stub whose ops raise NotImplementedError. The hook asks last:
   a really installed mmcv is found first and stays as it is, and so do the two modules below.
 * ``mmcv.ops.multi_scale_deform_attn``: CUDA tensors take the pure PyTorch deformable attention, CPU tensors the compiled one
-  of `methods.base.deformable_attention`, which gives the same and is several times faster than PyTorch's there.
+  of `methods.base.deformable_attention` (and the whole layer from there), which gives the same several times faster.
 * ``mmdet.models.losses.focal_loss``: `sigmoid_focal_loss` becomes the pure PyTorch one, on one-hot targets.
 * ``torchvision``: its CUDA build beside a CPU-only torch dies on import because its C++ ops are not registered. Only then
   are the missing schemas declared, and the import goes on.
@@ -89,6 +89,7 @@ def _deformable_attention(execute: Execute, module: ModuleType) -> None:
         return
     module.IS_CUDA_AVAILABLE = False  # type: ignore[attr-defined]
     on_any_device = module.multi_scale_deformable_attn_pytorch
+    layer_on_any_device = module.MultiScaleDeformableAttention.forward
 
     def multi_scale_deformable_attn_pytorch(value, value_spatial_shapes, sampling_locations, attention_weights):
         """mmcv's function of this name, on a CPU by `deformable_attention`."""
@@ -97,7 +98,15 @@ def _deformable_attention(execute: Execute, module: ModuleType) -> None:
         attend = deformable_attention if value.device.type == "cpu" else on_any_device
         return attend(value, value_spatial_shapes, sampling_locations, attention_weights)
 
+    def forward(self, query, **inputs):
+        """mmcv's `MultiScaleDeformableAttention.forward`, on a CPU by `attention_layer`."""
+        from methods.base.deformable_attention import attention_layer
+
+        usual = query.device.type != "cpu" or not self.batch_first
+        return layer_on_any_device(self, query, **inputs) if usual else attention_layer(self, query, **inputs)
+
     module.multi_scale_deformable_attn_pytorch = multi_scale_deformable_attn_pytorch  # type: ignore[attr-defined]
+    module.MultiScaleDeformableAttention.forward = forward  # type: ignore[attr-defined]
 
 
 def _pytorch_focal_loss(execute: Execute, module: ModuleType) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmcv.ops import MultiScaleDeformableAttention
 from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch as patched
 from torch.nn.functional import grid_sample
 
@@ -96,6 +97,31 @@ def test_half_precision_is_computed_in_single():
 def test_mmcv_takes_it_on_the_cpu():
     case = random_case(4)
     assert torch.equal(patched(*case), deformable_attention(*case))
+
+
+@pytest.mark.parametrize("coordinates", [2, 4])
+def test_the_layer_equals_mmcvs_with_points_and_with_boxes(coordinates):
+    torch.manual_seed(coordinates)
+    shapes = torch.tensor([[4, 6], [2, 3]])
+    layer = MultiScaleDeformableAttention(16, num_heads=2, num_levels=2, num_points=3, dropout=0.0, batch_first=True)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    query, position, value = torch.randn(2, 5, 16), torch.randn(2, 5, 16), torch.randn(2, 30, 16)
+    others = {
+        "key_padding_mask": torch.rand(2, 30) < 0.2, "reference_points": torch.rand(2, 5, 2, coordinates),
+        "spatial_shapes": shapes, "level_start_index": torch.tensor([0, 24]),
+    }
+
+    def outputs(batch_first):
+        """The layer, and the gradient of its references; mmcv's own code runs where the batch is not the first axis."""
+        layer.batch_first = batch_first
+        references = others["reference_points"].clone().requires_grad_()
+        first = [t if batch_first else t.transpose(0, 1) for t in (query, position, value)]
+        out = layer(first[0], query_pos=first[1], value=first[2], **{**others, "reference_points": references})
+        out = out if batch_first else out.transpose(0, 1)
+        return out, torch.autograd.grad(out.square().sum(), references)[0]
+
+    torch.testing.assert_close(outputs(True), outputs(False))
 
 
 def test_levels_that_do_not_fit_are_refused():

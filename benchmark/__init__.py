@@ -12,8 +12,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def _keep_freed_memory() -> None:
     """Let the allocator keep what a training step frees for the next step, where the C library is glibc.
 
-    By default glibc maps every large tensor afresh, and touching new pages takes about a tenth of a step on a CPU. The peak
-    of the memory in use stays what it is; it is given back when the process ends.
+    By default glibc maps every large tensor afresh, and touching new pages takes about a tenth of a step on a CPU. Freed
+    memory goes back to the system when the process ends; images of very different sizes may leave more of it unused.
     """
     if platform.libc_ver()[0] == "glibc":
         trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h

@@ -103,8 +103,7 @@ class EmbeddingProjector(LevelProjector):
 
     def forward(self, features: Features) -> Tensor:
         """(B, out, h, w) embeddings of L2 norm 1 at the size of the finest encoder map; see `LevelProjector`."""
-        embedding = F.normalize(super().forward(features).float(), dim=1)
-        return embedding.contiguous(memory_format=torch.channels_last)  # resizing so many channels is much faster this way
+        return F.normalize(super().forward(features).float(), dim=1)
 
 
 def segment_prototypes(embedding: Tensor, masks: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class MaskTargets:
         """(count, 2) random points x, y in [0, 1], uniform over the area of the pixels that may be read."""
         height, width = self.unignored.shape
         device = self.pixels.device
-        corners = self.pixels.index_select(0, torch.randint(len(self.pixels), (count,), device=device))
+        corners = self.pixels[torch.randint(len(self.pixels), (count,), device=device)]
         return (corners + torch.rand(count, 2, device=device)) / torch.tensor([width, height], device=device)
 
 

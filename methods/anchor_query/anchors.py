@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
+from methods.base.instance_losses import filled
 from methods.base.point_losses import dilation_of
 from methods.base.types import PointBatch, PointLabels
 from methods.ops.instance_labels import instance_label_map
 from methods.ops.instance_queries import Pooling, instance_queries
-from methods.ops.rasterize import UNLABELLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +31,6 @@ class Anchors:
     classes: Tensor
     present: Tensor
     offsets: Tensor | None = None
-
-
-def filled(rows: Sequence[Tensor], value: float = 0) -> Tensor:
-    """(B, M, ...) of B tensors (m_i, ...), M the largest m_i but at least 1, filled up with ``value``."""
-    empty = rows[0].new_full((1, *rows[0].shape[1:]), value)
-    return pad_sequence([*rows, empty], batch_first=True, padding_value=value)[:-1]
 
 
 def has_points(points: PointLabels) -> Tensor:
@@ -67,20 +60,6 @@ def target_label_maps(
         instance_label_map(labels, size, batch.input_size, grid, dilation_of(size, dilation, reference_side))
         for labels, size in zip(points, batch.sizes, strict=True)
     ])
-
-
-def class_label_maps(labels: Tensor, classes: Tensor) -> Tensor:
-    """From targets to their classes.
-
-    Args:
-        labels: (B, h, w) int64 target of the labelled cells, negative elsewhere.
-        classes: (B, N) int64 class of each target.
-
-    Returns:
-        (B, h, w) int64 class of the labelled cells, `UNLABELLED` elsewhere.
-    """
-    found = classes.gather(1, labels.clamp(min=0).flatten(1)).view_as(labels)
-    return found.masked_fill(labels < 0, UNLABELLED)
 
 
 def pooled_anchors(features: Tensor, points: Sequence[PointLabels], labels: Tensor, pooling: Pooling | None) -> Tensor:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from methods.anchor_query.anchors import (
     Anchors,
     a_target_per_point,
-    filled,
     has_points,
     point_offsets,
     pooled_anchors,
@@ -20,6 +19,7 @@ from methods.anchor_query.anchors import (
 from methods.anchor_query.distance import nearest_of_owner
 from methods.anchor_query.rounds import AnchorRounds, Cells, RoundOptions
 from methods.base.embedding import LevelProjector, Projection
+from methods.base.instance_losses import filled
 from methods.base.memory import flattened
 from methods.base.types import Features, PointBatch
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.ops.assignment import assign
-from methods.ops.edges import Sobel, edge_crossing, semantic_change, sobel_edges
 from methods.ops.transport import sinkhorn_batch
 
 
@@ -29,23 +28,6 @@ class TransportSolver:
 
     epsilon: float = 1e-3
     iterations: int = 80
-
-
-def path_costs(probs: Tensor, image: Tensor, lambda_edge: float = 0.1, sobel: Sobel = Sobel()) -> Tensor:
-    """Cost of every step between neighbouring cells: ``d_sem + λ_edge d_edge``, the traversing distance of PSPS without its
-    pixel embedding.
-
-    Args:
-        probs: (c, h, w) float probabilities of the classes that occur, in [0, 1].
-        image: (3, h, w) float RGB in [0, 1].
-        lambda_edge: weight of the Sobel edges; 0 leaves them out.
-        sobel: how the edge map is normalised.
-
-    Returns:
-        (h, w, 8) float, not negative, for `methods.ops.geodesic.geodesic_distances`.
-    """
-    costs = semantic_change(probs)
-    return costs + lambda_edge * edge_crossing(sobel_edges(image, sobel)) if lambda_edge else costs
 
 
 def target_supplies(distances: Tensor, classes: Tensor, cell_classes: Tensor) -> Tensor:

@@ -8,22 +8,30 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from methods.anchor_query.anchors import class_label_maps, filled, has_points
+from methods.anchor_query.anchors import has_points
 from methods.anchor_query.branch import AnchorBranch, AnchorMaps, AnchorOptions
 from methods.anchor_query.distance import assignment_logits, point_hinge
-from methods.anchor_query.hand_made import TransportSolver, at_pixels, path_costs, target_supplies, transported
+from methods.anchor_query.hand_made import TransportSolver, at_pixels, target_supplies, transported
 from methods.anchor_query.rounds import RoundOptions
 from methods.base.dense_labels import dense_labels
 from methods.base.embedding import Projection
 from methods.base.head import LOSS_GROUPS
-from methods.base.instance_losses import ColorPrior, PointObjective, Supervision, has_choice, one_point_weight
+from methods.base.instance_losses import (
+    ColorPrior,
+    PointObjective,
+    Supervision,
+    class_label_maps,
+    filled,
+    has_choice,
+    one_point_weight,
+)
 from methods.base.labeler import PseudoLabeler
 from methods.base.labels import EMPTY_BOX
 from methods.base.mask_decoder import NORM_EPSILON
 from methods.base.point_semantics import ImageSemantics, image_semantics, target_sources
 from methods.base.types import Categories, Features, PointBatch, Progress, PseudoLabels
 from methods.ops.assignment import assign, point_distances
-from methods.ops.edges import Sobel
+from methods.ops.edges import Sobel, path_costs
 from methods.ops.geodesic import batched_geodesic_distances
 from methods.ops.rasterize import grid_size, resample
 

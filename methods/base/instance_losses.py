@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from methods.base.losses import mean_over_devices
 from methods.base.point_losses import partial_cross_entropy
@@ -22,6 +23,26 @@ from methods.ops.rasterize import UNLABELLED, scaled_cells
 
 ABSENT = -1e9
 """Logit of a target that does not exist: probability 0, but finite, so that no gradient becomes NaN."""
+
+
+def filled(rows: Sequence[Tensor], value: float = 0) -> Tensor:
+    """(B, M, ...) of B tensors (m_i, ...), M the largest m_i but at least 1, filled up with ``value``."""
+    empty = rows[0].new_full((1, *rows[0].shape[1:]), value)
+    return pad_sequence([*rows, empty], batch_first=True, padding_value=value)[:-1]
+
+
+def class_label_maps(labels: Tensor, classes: Tensor) -> Tensor:
+    """From targets to their classes.
+
+    Args:
+        labels: (B, h, w) int64 target of the labelled cells, negative elsewhere.
+        classes: (B, N) int64 class of each target.
+
+    Returns:
+        (B, h, w) int64 class of the labelled cells, `UNLABELLED` elsewhere.
+    """
+    found = classes.gather(1, labels.clamp(min=0).flatten(1)).view_as(labels)
+    return found.masked_fill(labels < 0, UNLABELLED)
 
 
 def among_present(logits: Tensor, present: Tensor) -> Tensor:

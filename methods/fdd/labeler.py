@@ -17,6 +17,8 @@ from methods.base.instance_losses import (
     PointObjective,
     Supervision,
     among_present,
+    class_label_maps,
+    filled,
     has_choice,
     one_point_weight,
 )
@@ -29,7 +31,7 @@ from methods.fdd.branches import Branches
 from methods.fdd.dense import labels_of_points, most_probable_targets, with_points
 from methods.fdd.queries import LearnedMap, QueryFeatures, padded_queries
 from methods.ops.instance_labels import instance_label_map
-from methods.ops.rasterize import UNLABELLED, scaled_cells
+from methods.ops.rasterize import scaled_cells
 
 QUERY_FEATURES = ("projected", "learned")
 PANOPTIC_LABELS = ("pseudo", "points")
@@ -135,7 +137,8 @@ class FDD(PseudoLabeler):
             instance_label_map(points, size, batch.input_size, grid, self._side(size))
             for points, size in zip(batch.points, batch.sizes, strict=True)
         ])
-        classes, present = _padded_classes(batch.points)
+        classes = filled([points.classes for points in batch.points])
+        present = filled([torch.ones_like(points.is_thing) for points in batch.points], value=False)
         queries = padded_queries(self.query_features(features), labels, present)
         return FDDMaps(
             self.branches.instances(features, queries, classes, present),
@@ -177,7 +180,7 @@ class FDD(PseudoLabeler):
         factors = progress.warmup(self.color_warmup), progress.warmup(self.warmup)
         pairs, valid = self.color_prior.of(batch, grid)
         of_targets = Supervision.of(maps.labels, pairs, valid, has_choice(maps.present))
-        of_classes = Supervision.of(_class_labels(maps), pairs, valid, maps.present.any(dim=1))
+        of_classes = Supervision.of(class_label_maps(maps.labels, maps.classes), pairs, valid, maps.present.any(dim=1))
         instances = [among_present(logits, maps.present) for logits in maps.instances]
         weight = one_point_weight(batch.points) if self.lambda_sem is None else self.lambda_sem
         losses = {f"instance_{k}": v for k, v in self.objective.losses(instances, of_targets, *factors).items()}
@@ -191,19 +194,3 @@ class FDD(PseudoLabeler):
 def _check(option: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise ValueError(f"Method 'fdd' has no {option} '{value}'; it is one of {', '.join(known)}.")
-
-
-def _class_labels(maps: FDDMaps) -> Tensor:
-    """(B, h, w) int64 class of the labelled cells, `UNLABELLED` elsewhere."""
-    classes = maps.classes.gather(1, maps.labels.clamp(min=0).flatten(1)).view_as(maps.labels)
-    return classes.masked_fill(maps.labels < 0, UNLABELLED)
-
-
-def _padded_classes(points: Sequence[PointLabels]) -> tuple[Tensor, Tensor]:
-    """(B, N) int64 classes, 0 where there is no target, and (B, N) bool, where there is one; N is at least 1."""
-    most = max(1, *(p.num_targets for p in points))
-    classes = torch.zeros(len(points), most, dtype=torch.int64, device=points[0].classes.device)
-    present = torch.zeros_like(classes, dtype=torch.bool)
-    for i, p in enumerate(points):
-        classes[i, : p.num_targets], present[i, : p.num_targets] = p.classes, True
-    return classes, present

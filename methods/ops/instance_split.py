@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from methods.ops.assignment import assign, point_distances
-from methods.ops.edges import Sobel, edge_crossing, semantic_change, sobel_edges
+from methods.ops.edges import Sobel, path_costs
 from methods.ops.geodesic import batched_geodesic_distances
 from methods.ops.rasterize import grid_size, point_cells, resample
 from methods.ops.unit_transport import Solver, transport_offsets
@@ -96,10 +96,9 @@ class InstanceSplit:
         costs, sources = [], []
         for image in images:
             grid, padded = grid_size(image.size, self.stride), tuple(image.rgb.shape[-2:])
-            steps = semantic_change(resample(image.probs.detach(), image.size, image.size, grid))
-            if self.lambda_edge:
-                edges = sobel_edges(resample(image.rgb.float(), image.size, padded, grid), self.sobel)
-                steps = steps + self.lambda_edge * edge_crossing(edges)
+            probs = resample(image.probs.detach(), image.size, image.size, grid)
+            rgb = resample(image.rgb.float(), image.size, padded, grid)
+            steps = path_costs(probs, rgb, self.lambda_edge, self.sobel)
             costs.append(steps)
             cells, target = point_cells(image.points.xy, image.size, grid).cpu(), image.points.target.cpu()
             sources.append([cells[target == index] for index in range(image.points.num_targets)])

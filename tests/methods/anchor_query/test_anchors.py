@@ -5,15 +5,14 @@ from scipy.ndimage import distance_transform_edt
 
 from methods.anchor_query.anchors import (
     a_target_per_point,
-    class_label_maps,
-    filled,
     has_points,
     point_offsets,
     pooled_anchors,
     target_label_maps,
 )
-from methods.anchor_query.hand_made import TransportSolver, at_pixels, path_costs, target_supplies, transported
-from methods.ops.edges import Sobel
+from methods.anchor_query.hand_made import TransportSolver, at_pixels, target_supplies, transported
+from methods.base.instance_losses import class_label_maps, filled
+from methods.ops.edges import Sobel, path_costs
 from methods.ops.geodesic import geodesic_distances
 from methods.ops.rasterize import UNLABELLED
 from tests.methods.stand_ins import point_batch, point_labels

@@ -14,6 +14,7 @@ from benchmark.data.datasets import EvaluationDataset
 from benchmark.label_quality import LabelQuality
 from benchmark.metrics import MeanIoU, PanopticQuality
 from benchmark.pictures import PictureBook
+from benchmark.stopping import stop_if_asked
 from methods.base.model import Model
 from methods.base.types import Categories, MaskSample, PanopticMap, PseudoLabels, SemanticMap, collate
 
@@ -103,6 +104,7 @@ class Evaluator:
 
     def _watched(self, what: str, dataset: EvaluationDataset, indices: Sequence[int]) -> Iterator[Item]:
         for done, index in enumerate(indices):
+            stop_if_asked()
             yield Item(index, *dataset[index])
             self.listener.evaluating(what, done + 1, len(indices))
 

@@ -36,6 +36,7 @@ from benchmark.configs import ConfigError, names_in, parse_overrides, unknown
 from benchmark.data.errors import DataError
 from benchmark.grid import Cell, GridDefinition, expand, load_grid, plan_run, write_grid
 from benchmark.runs import Run, State
+from benchmark.stopping import listen
 
 if TYPE_CHECKING:
     from benchmark.progress import GridProgress
@@ -261,5 +262,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated command stops its runs as Ctrl-C does
+    listen(signal.SIGINT, signal.SIGTERM)  # a terminated command stops its runs as Ctrl-C does
     sys.exit(main())

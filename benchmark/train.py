@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from benchmark.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from benchmark.runs import Diverged, Run
+from benchmark.stopping import stop_if_asked
 from methods.base.model import Model
 from methods.base.types import PointBatch, Progress, collate
 
@@ -139,6 +140,7 @@ def train(
     watch = model.stopwatch
     wrapped.train()
     for step in range(start, schedule.total_steps):
+        stop_if_asked()
         with watch("data"):
             batch = next(batches).to(fabric.device)
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):

@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmark.progress import short_line
 from benchmark.runs import Run, State
+from benchmark.stopping import listen
 
 TELL_SECONDS = 0.25
 """Progress is told this often at most."""
@@ -31,11 +32,13 @@ DONE, NOT_DONE = 0, 3
 
 Show = Callable[[str, int, int, str], None]
 _RUNNING: set[subprocess.Popen] = set()
+_STOPPED: set[subprocess.Popen] = set()
 
 
 def interrupt() -> None:
     """Ask all runs in processes of their own to stop: they record what they have."""
     for process in list(_RUNNING):
+        _STOPPED.add(process)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)
 
@@ -69,7 +72,12 @@ def run_in_process(run: Run, config: Mapping[str, Any], command: str, show: Show
                 elif line.strip():
                     say(line.rstrip())
         _RUNNING.discard(process)
-    if process.returncode not in (DONE, NOT_DONE):  # killed, or dead before it could say so
+    if process.returncode in (DONE, NOT_DONE):
+        return run.state
+    if process in _STOPPED:  # before it had begun
+        reason = {"class": "KeyboardInterrupt", "message": "stopped before it began", "command": command}
+        run.update(state=State.CANCELLED, reason=reason, owner=None)
+    else:  # killed, or dead before it could say so
         message = f"The process of this run ended with status {process.returncode}; what it printed is above."
         reason = {"class": "WorkerDied", "message": message, "command": command}
         run.update(state=State.FAILED, reason=reason, owner=None)
@@ -123,6 +131,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell starts its background jobs deaf to Ctrl-C
-        signal.signal(number, signal.default_int_handler)
+    listen(signal.SIGINT, signal.SIGTERM)
     sys.exit(main(sys.argv[1:]))

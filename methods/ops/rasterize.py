@@ -16,6 +16,9 @@ they are; below, they shrink with the input."""
 UNLABELLED = -1
 """Value of label maps where nothing is known."""
 
+_MANY_CHANNELS = 32
+"""From here on (embeddings) maps are resized with channels last."""
+
 
 def _scale(side: int, reference_side: int | None) -> float:
     """How much smaller than in the papers an input is: 1 for their own sizes (short side from `SMALLEST_PAPER_SIDE` on)."""
@@ -92,7 +95,11 @@ def resample(values: Tensor, size: tuple[int, int], input_size: tuple[int, int],
     if not len(values):
         return values.new_zeros(0, *grid)
     if size == input_size:
-        return F.interpolate(values[None], size=grid, mode="bilinear", align_corners=False)[0]
+        image = values[None]
+        if len(values) >= _MANY_CHANNELS:
+            # An order of magnitude faster on a CPU. A copy: of a single image other strides can pass for this layout.
+            image = image.clone(memory_format=torch.channels_last)
+        return F.interpolate(image, size=grid, mode="bilinear", align_corners=False)[0]
     valid = values[:, : -(-size[0] * a // input_size[0]), : -(-size[1] * b // input_size[1])]
     ends = []
     for axis in (0, 1):

@@ -88,7 +88,7 @@ class AnchorQuery(PseudoLabeler):
         self, categories: Categories, channels: int, *,
         distance: Literal["attention", "euclidean", "geodesic", "transport"] = "attention",
         heads: int = 8, feedforward: int = 1024, norm_epsilon: float = NORM_EPSILON,
-        projector: Projection = Projection(1, ("map",)),
+        projector: Projection = Projection(3, ("map",)),
         anchor_start: Literal["max", "mean", "embedding"] = "max", anchor_per: Literal["target", "point"] = "target",
         rounds: int = 3, shared_rounds: bool = False, aggregation: bool = True, enhancement: bool = True,
         temperature: float = 1.0, learn_temperature: bool = False, spatial_prior: Literal["none", "learned"] = "none",

@@ -146,8 +146,19 @@ class AnchorRounds(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+        self._start_without_updates()
         start = torch.tensor(float(options.temperature)).log()
         self.log_temperature = nn.Parameter(start, requires_grad=options.learn_temperature)
+
+    def _start_without_updates(self) -> None:
+        """What is added to an anchor begins at zero: assignments of the first steps are nearly uniform, and their means,
+        the same for all anchors, would wash out which labelled cells an anchor stands for."""
+        outputs = [update.output for update in self.aggregations]
+        for update in self.enhancements:
+            outputs += [update.attention.out_proj, update.mlp[-1]]
+        for layer in outputs:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     @property
     def temperature(self) -> Tensor:

@@ -34,7 +34,11 @@ ALL = torch.ones(1, 2, dtype=torch.bool)
 
 def rounds(**options):
     torch.manual_seed(0)
-    return AnchorRounds(5, D, HEADS, 32, 1e-5, RoundOptions(**options)).eval()
+    module = AnchorRounds(5, D, HEADS, 32, 1e-5, RoundOptions(**options)).eval()
+    for parameter in module.parameters():  # as if trained: what is added to anchors starts at zero
+        if parameter.dim() > 1:
+            torch.nn.init.xavier_uniform_(parameter)
+    return module
 
 
 def case(count, seed=0, filling=0):
@@ -195,6 +199,18 @@ def test_check_8_anchors_meet_in_the_softmax_and_in_self_attention_only():
     module, probs = rounds(count=2, enhancement=False), torch.rand(1, 3, *GRID)
     a, b = (module.aggregations[0](v, probs, cells) for v in (anchors.vectors, moved))
     assert torch.equal(a[:, :2], b[:, :2])
+
+
+def test_updates_of_anchors_start_at_zero_and_are_trained():
+    cells, anchors = case(3)
+    anchors = Anchors(F.layer_norm(anchors.vectors, (D,)), anchors.classes, anchors.present)
+    module = AnchorRounds(5, D, HEADS, 32, 1e-5, RoundOptions(count=2, shared=True))
+    first, second = run(module, cells, anchors, EMBEDDING)
+    torch.testing.assert_close(first, second, atol=1e-3, rtol=1e-3)  # normalised anchors stay what they are
+    second.square().sum().backward()
+    update = module.enhancements[0]
+    for layer in (module.aggregations[0].output, update.attention.out_proj, update.mlp[-1]):
+        assert not layer.weight.any() and layer.weight.grad.any()
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -5,6 +5,14 @@ A grid file ``conf/grid/<name>.yaml`` holds a ``title``, default ``overrides`` (
 evaluation-only control has no head whatever head is asked for). A grid's cells are resolved configs; equal cells of two
 grids are the same run.
 
+``grids`` lists grids whose cells are cells of this one too, by name, or as ``name: [overrides]`` that hold for that member;
+the overrides of this grid hold for all members, a user's win. A cell that several members have is one run.
+
+``init_from`` of a block makes its cells start from the network of another run, which is planned and run first. It gives the
+words of that run by scale, the block's only ones: at that scale the run has the axes, seed and user's words of its cell (but
+for where the data set lies) and then these. A user's words for it begin with ``init_from.``, as in
+``init_from.dataset.root=FOLDER``.
+
 ``scales`` of a grid are defaults at one scale (``paper: [schedule.epochs=24]``), again a user's win. ``scales`` of a block
 are the same and the only scales that have the block: backbones are compared at ``paper``, not at ``demo``.
 
@@ -16,15 +24,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from benchmark.configs import CONF, ConfigError, compose_run, names_in, parse_overrides, unknown
+from benchmark.configs import CONF, ConfigError, names_in, unknown
 from benchmark.papers import paper_table
-from benchmark.runs import Run, run_id, write_json_atomically
+from benchmark.runs import Run, write_json_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,71 +44,122 @@ class Block:
         pinned: overrides that win over a user's.
         scales: the scales that have the block, each with its defaults; None: every scale.
         paper_rows: row of the grid's paper table -> the axis values that its cells have, {} for all cells.
+        init_from: scale -> words of the run that a cell starts from; None: cells start afresh.
     """
 
     axes: dict[str, list[str]]
     pinned: tuple[str, ...] = ()
     scales: Mapping[str, Sequence[str]] | None = None
     paper_rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    init_from: Mapping[str, Sequence[str]] | None = None
 
     def rows_of(self, cell: Mapping[str, str]) -> list[str]:
         """The paper rows that a cell, given by its axis values, stands for: one at most in a grid file that loads."""
         return [row for row, values in self.paper_rows.items() if values.items() <= cell.items()]
 
+    def combinations(self) -> list[dict[str, str]]:
+        """The axis values of each cell."""
+        return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
+
 
 @dataclass(frozen=True, slots=True)
 class GridDefinition:
-    """A grid file; ``scales`` are defaults by scale, ``paper_table`` is ``<paper>/<table>``."""
+    """A grid file; ``scales`` are defaults by scale, ``paper_table`` is ``<paper>/<table>``.
+
+    ``seeds`` is None where the file has none: 0 for its blocks, and what they say themselves for its members.
+    """
 
     name: str
     title: str
     overrides: list[str]
     blocks: list[Block]
-    seeds: list[int]
+    seeds: list[int] | None = None
     paper_table: str | None = None
     scales: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    members: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A grid that is part of another one, and the overrides that hold for it there."""
+
+    grid: GridDefinition
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One planned run: the axis values that name it in tables, its seed, its resolved config and its paper row."""
+    """One planned run.
+
+    Attributes:
+        axes: the axis values that name it in tables.
+        seed: of the run.
+        config: resolved.
+        grid: name of the grid whose block it comes from.
+        words: the overrides under which that grid was expanded.
+        paper_row, paper_table: the row that it stands for.
+        source: the run that it starts from, not yet named in ``config["init_from"]``; None if it starts afresh.
+        starts_others: it is no cell of the table, but the source of one.
+    """
 
     axes: dict[str, str]
     seed: int
     config: dict[str, Any]
-    overrides: tuple[str, ...]
+    grid: str
+    words: tuple[str, ...] = ()
     paper_row: str | None = None
+    paper_table: str | None = None
+    source: Cell | None = None
+    starts_others: bool = False
 
 
-GRID_KEYS = ("title", "overrides", "scales", "blocks", "seeds", "paper_table")
-BLOCK_KEYS = ("axes", "overrides", "scales", "paper_rows")
+Planned = tuple[Cell, Run]
+"""A cell and its run."""
+
+GRID_KEYS = ("title", "overrides", "scales", "blocks", "seeds", "paper_table", "grids")
+BLOCK_KEYS = ("axes", "overrides", "scales", "paper_rows", "init_from")
 
 
 def load_grid(name: str) -> GridDefinition:
     """Read a grid file.
 
     Raises:
-        ConfigError: an unknown grid; in the file an unknown key, scale, paper table or row, a row that no cell stands for,
-            or a cell that stands for two rows.
+        ConfigError: an unknown grid; in the file an unknown key, scale, paper table, row or member, a row that no cell
+            stands for, a cell that stands for two rows, or a grid that is part of itself.
     """
+    return _load(name, ())
+
+
+def _load(name: str, within: tuple[str, ...]) -> GridDefinition:
     if name not in names_in("grid"):
         raise unknown("grid", name, names_in("grid"))
-    return read_grid(CONF / "grid" / f"{name}.yaml")
+    if name in within:
+        raise ConfigError(f"Grid '{name}' is part of itself: {' > '.join((*within, name))}.")
+    return read_grid(CONF / "grid" / f"{name}.yaml", within)
 
 
-def read_grid(path: Path) -> GridDefinition:
-    """`load_grid` of a file."""
+def read_grid(path: Path, within: tuple[str, ...] = ()) -> GridDefinition:
+    """`load_grid` of a file, a member of the grids ``within`` which it is."""
     raw = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    _check_keys(raw, path.stem, GRID_KEYS)
-    for part in (raw, *raw["blocks"]):
-        for scale in part.get("scales", {}):
+    name, raw_blocks = path.stem, raw.get("blocks", [])
+    _check_keys(raw, name, GRID_KEYS)
+    for part in (raw, *raw_blocks):
+        for scale in (*part.get("scales", {}), *(part.get("init_from") or {})):
             if scale not in names_in("scale"):
-                raise unknown(f"scale in grid '{path.stem}'", scale, names_in("scale"))
+                raise unknown(f"scale in grid '{name}'", scale, names_in("scale"))
     table = raw.get("paper_table")
-    blocks = [_block(block, path.stem, table) for block in raw["blocks"]]
+    blocks = [_block(block, name, table) for block in raw_blocks]
+    members = tuple(_member(entry, (*within, name)) for entry in raw.get("grids", []))
+    if not blocks and not members:
+        raise ConfigError(f"Grid '{name}' has neither blocks nor grids; give it cells.")
     return GridDefinition(
-        path.stem, raw["title"], raw.get("overrides", []), blocks, raw.get("seeds", [0]), table, raw.get("scales", {})
+        name, raw["title"], raw.get("overrides", []), blocks, raw.get("seeds"), table, raw.get("scales", {}), members
     )
+
+
+def _member(entry: str | dict[str, list[str]], within: tuple[str, ...]) -> Member:
+    name, overrides = (entry, []) if isinstance(entry, str) else next(iter(entry.items()))
+    return Member(_load(name, within), tuple(overrides))
 
 
 def _block(raw: dict[str, Any], grid: str, table: str | None) -> Block:
@@ -109,7 +168,10 @@ def _block(raw: dict[str, Any], grid: str, table: str | None) -> Block:
     axes = {axis: [_text(v) for v in values] for axis, values in raw["axes"].items()}
     if "scale" in axes:
         raise ConfigError(f"Grid '{grid}' has the axis 'scale'; a command chooses it (scale=demo,mini), a block does not.")
-    block = Block(axes, tuple(raw.get("overrides", [])), raw.get("scales"), rows)
+    scales, init_from = raw.get("scales"), raw.get("init_from")
+    if init_from is not None and set(init_from) != set(scales or ()):
+        raise ConfigError(f"Grid '{grid}' has a block whose init_from and scales name different scales; both name all.")
+    block = Block(axes, tuple(raw.get("overrides", [])), scales, rows, init_from)
     _check_paper_rows(block, grid, table)
     return block
 
@@ -134,7 +196,7 @@ def _check_paper_rows(block: Block, grid: str, table: str | None) -> None:
                 raise unknown(f"axis of the paper row '{row}' in grid '{grid}'", axis, block.axes)
             if value not in block.axes[axis]:
                 raise unknown(f"value of {axis} for the paper row '{row}' in grid '{grid}'", value, block.axes[axis])
-    for cell in _cells_of(block):
+    for cell in block.combinations():
         if len(rows := block.rows_of(cell)) > 1:
             raise ConfigError(f"In grid '{grid}' one cell ({cell}) stands for several paper rows: {', '.join(rows)}.")
 
@@ -145,120 +207,30 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _cells_of(block: Block) -> list[dict[str, str]]:
-    return [dict(zip(block.axes, values, strict=True)) for values in itertools.product(*block.axes.values())]
+def write_grid(folder: Path, grid: GridDefinition, cells: Sequence[Planned]) -> Path:
+    """Write ``<folder>/grid.json``: the run ids in table order with the axes that name them.
 
-
-def expand(grid: GridDefinition, arguments: Sequence[str], seeds: Sequence[int] | None = None) -> list[Cell]:
-    """The cells of a grid under a user's overrides, in table order, each config once.
-
-    An override of an axis chooses among its values: in each block the values asked for are kept, blocks without one are
-    dropped, and values that no block has are added to the first block with that axis. Any other override holds for every
-    cell; with several values it becomes an axis of its own. Blocks of other scales than the one asked for do not count.
-
-    Args:
-        grid: the grid.
-        arguments: user's words in Hydra's grammar.
-        seeds: instead of the grid's own.
-
-    Raises:
-        ConfigError: an unknown name, or nothing is left at a scale.
+    Runs that only start others are under ``pretraining``. A cell of a member says whose it is, and the member's own table.
     """
-    cells: list[Cell] = []
-    for scale, words in _by_scale(grid, arguments):
-        if scale not in names_in("scale"):
-            raise unknown("scale", scale, names_in("scale"))
-        here = [block for block in grid.blocks if block.scales is None or scale in block.scales]
-        if not here:
-            known = sorted({s for block in grid.blocks for s in block.scales or ()})
-            raise ConfigError(f"Grid '{grid.name}' has nothing at scale={scale}; it has blocks for {', '.join(known)}.")
-        blocks, fixed = _with_choices(here, words)
-        for block in blocks:
-            defaults = (*grid.overrides, *grid.scales.get(scale, ()), *(block.scales or {}).get(scale, ()))
-            for axes in _cells_of(block):
-                chosen = [f"{axis}={value}" for axis, value in axes.items()]
-                for seed in grid.seeds if seeds is None else seeds:
-                    overrides = (*defaults, *fixed, *chosen, *block.pinned, f"seed={seed}")
-                    config = compose_run(overrides)
-                    if not any(config == cell.config for cell in cells):
-                        row = next(iter(block.rows_of(axes)), None)
-                        cells.append(Cell(axes, seed, config, overrides, row))
-    return cells
-
-
-def _by_scale(grid: GridDefinition, arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """(scale, words for it): each scale that the words ask for, else the grid's."""
-    overrides = parse_overrides(arguments)
-    asked = [o for o in overrides if o.key_or_group == "scale"]
-    if not asked:
-        return [(compose_run(grid.overrides)["scale"], list(arguments))]
-    others = [o.input_line for o in overrides if o.key_or_group != "scale"]
-    last = asked[-1]
-    if not last.is_sweep_override():
-        return [(last.get_value_element_as_str(), [last.input_line, *others])]
-    # one scale is a word; of several, each cell says which as an axis
-    return [(scale, [f"scale=choice({scale})", *others]) for scale in last.sweep_string_iterator()]
-
-
-def _with_choices(blocks: list[Block], arguments: Sequence[str]) -> tuple[list[Block], list[str]]:
-    fixed = []
-    for override in parse_overrides(arguments):
-        key = override.key_or_group
-        sweep = override.is_sweep_override()
-        values = list(override.sweep_string_iterator()) if sweep else [override.get_value_element_as_str()]
-        if any(key in block.axes for block in blocks):
-            blocks = _restricted(blocks, key, values)
-        elif sweep:
-            blocks = [replace(block, axes={**block.axes, key: values}) for block in blocks]
-        else:
-            fixed.append(override.input_line)
-    return blocks, fixed
-
-
-def _restricted(blocks: list[Block], key: str, values: list[str]) -> list[Block]:
-    having = [block for block in blocks if key in block.axes]
-    wanted = {_meaning(value) for value in values}
-    present = {_meaning(value) for block in having for value in block.axes[key]}
-    new = [value for value in values if _meaning(value) not in present]
-    result = []
-    for block in blocks:
-        if key not in block.axes:
-            result.append(replace(block, axes={**block.axes, key: values}))
-            continue
-        kept = [v for v in block.axes[key] if _meaning(v) in wanted] + (new if block is having[0] else [])
-        if kept:
-            result.append(replace(block, axes={**block.axes, key: kept}))
-    return result
-
-
-def _meaning(text: str) -> str | float:
-    """What a value is compared by: 3 is 3.0, True is true."""
-    try:
-        return float(text)
-    except ValueError:
-        return text.lower() if text.lower() in ("true", "false", "null") else text
-
-
-def write_grid(results_dir: Path, grid: GridDefinition, cells: Sequence[tuple[Cell, Run]]) -> Path:
-    """Write ``results/<grid>/grid.json``: the run ids in table order with the axes that name them."""
-    path = results_dir / grid.name / "grid.json"
-    write_json_atomically(
-        path,
-        {
-            "grid": grid.name,
-            "title": grid.title,
-            "paper_table": grid.paper_table,
-            "runs": [run.run_id for _, run in cells],
-            "cells": [
-                {"run_id": run.run_id, "axes": cell.axes, "seed": cell.seed}
-                | ({} if cell.paper_row is None else {"paper_row": cell.paper_row})
-                for cell, run in cells
-            ],
-        },
-    )
+    table = [(cell, run) for cell, run in cells if not cell.starts_others]
+    path = folder / "grid.json"
+    content = {
+        "grid": grid.name,
+        "title": grid.title,
+        "paper_table": grid.paper_table,
+        "runs": [run.run_id for _, run in table],
+        "cells": [
+            {"run_id": run.run_id, "axes": cell.axes, "seed": cell.seed, **_of_member(cell, grid)} for cell, run in table
+        ],
+    }
+    if sources := [run.run_id for cell, run in cells if cell.starts_others]:
+        content["pretraining"] = sources
+    write_json_atomically(path, content)
     return path
 
 
-def plan_run(cell: Cell, points_fingerprints: dict[str, str]) -> Run:
-    """The run of a cell, given the fingerprints of its point labels."""
-    return Run(Path(cell.config["results_dir"]), run_id(cell.config, points_fingerprints))
+def _of_member(cell: Cell, grid: GridDefinition) -> dict[str, str]:
+    """The paper row of a cell, and grid and paper table where they are those of a member."""
+    told = {"grid": cell.grid, "paper_table": cell.paper_table, "paper_row": cell.paper_row}
+    own = {"grid": grid.name, "paper_table": grid.paper_table}
+    return {key: value for key, value in told.items() if value is not None and value != own.get(key)}

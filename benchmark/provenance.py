@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -11,16 +12,27 @@ from typing import Any
 
 import torch
 
+ROOT = Path(__file__).resolve().parent.parent
+FROZEN = ROOT / "revision.json"
+"""Of a copy of the code that submitted jobs run: the revision that it was taken from."""
+
 PACKAGES = ("torch", "torchvision", "timm", "mmdet", "mmcv-lite", "mmengine", "lightning-fabric", "numpy", "scipy", "numba")
 
 
 def _git(*arguments: str) -> str | None:
-    root = Path(__file__).resolve().parent.parent
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None  # not a checkout, or no git: the record says so
     return done.stdout.strip()
+
+
+def code_revision() -> dict[str, str | bool | None]:
+    """``revision`` and ``dirty`` of this code; None where it is no checkout."""
+    if FROZEN.exists():
+        return json.loads(FROZEN.read_text())
+    status = _git("status", "--porcelain", "--", "methods", "benchmark", "reports", "slurm", "pyproject.toml")
+    return {"revision": _git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
 def _processor() -> str:
@@ -50,11 +62,9 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
         device: device type that the run uses, ``cpu`` or ``cuda``.
         threads: torch threads of the process.
     """
-    status = _git("status", "--porcelain", "--", "methods", "benchmark", "reports", "slurm", "pyproject.toml")
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
     return {
-        "revision": _git("rev-parse", "HEAD"),
-        "dirty": None if status is None else bool(status),
+        **code_revision(),
         "python": platform.python_version(),
         "packages": package_versions(),
         "hardware": {

@@ -1,7 +1,8 @@
 """Runs as folders: identity, state and record. What is not in the folder is not known.
 
 ``results/runs/<run_id>/`` holds ``run.json`` (the record, written atomically), ``metrics.jsonl`` (one line per logged
-step), ``log.txt``, ``checkpoints/`` and ``weights.safetensors`` (both never committed) and ``pictures/``.
+step), ``log.txt``, ``checkpoints/`` and ``weights.safetensors`` (both never committed), ``pictures/`` and ``owner/`` (who
+works on it, see `benchmark.ownership`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmark.ownership import Token
 
 SCHEMA = 1
 
@@ -39,6 +44,13 @@ NOT_IDENTITY = (
 )
 """Config keys that say where and how a run is executed, not what it computes. The data themselves enter a run's identity
 through the fingerprint of the point labels, which holds the fingerprint of the data they were drawn from."""
+_NOT_IDENTITY = frozenset(NOT_IDENTITY)
+_PLACES = {"points_folder": frozenset(("dataset.images", "dataset.categories", "dataset.val"))}
+"""Further such keys of some kinds of data sets: where their files lie. (Of other kinds, ``dataset.images`` is a pattern.)"""
+
+LATER_KEYS = ("init_from",)
+"""Top-level keys that are younger than recorded runs. Null is what every run did before they existed, and is left out of a
+run's identity, so that those runs keep their ids."""
 
 
 class State(StrEnum):
@@ -87,10 +99,17 @@ def write_json_atomically(path: Path, value: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run folder. Every path of a run is a property of this object."""
+    """One run folder. Every path of a run is a property of this object.
+
+    Attributes:
+        results_dir: the folder of all results.
+        run_id: name of the run's folder.
+        token: the claim of the process that works on the run; without one, nothing checks who else writes.
+    """
 
     results_dir: Path
     run_id: str
+    token: Token | None = field(default=None, compare=False, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -120,6 +139,10 @@ class Run:
     def pictures(self) -> Path:
         return self.folder / "pictures"
 
+    @property
+    def owner_folder(self) -> Path:
+        return self.folder / "owner"
+
     def read(self) -> dict[str, Any] | None:
         """The record, or None if the run never started. ValueError if the file is not a record."""
         try:
@@ -133,6 +156,22 @@ class Run:
             raise ValueError(f"{self.record_file} is not the record of {self.run_id}; delete the folder to repeat it.")
         return record
 
+    def guard(self) -> None:
+        """To be called before every write to the folder: Superseded if another process took the run over from this one."""
+        if self.token is not None:
+            self.token.check()
+
+    def clear(self) -> None:
+        """Delete what the run has written; its claims stay, so that fencing numbers go on growing."""
+        self.guard()
+        for path in self.folder.iterdir():
+            if path == self.owner_folder:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
     def update(self, **changes: Any) -> dict[str, Any]:
         """Change fields of the record (creating it if needed) and write it atomically; returns the whole record."""
         try:
@@ -140,6 +179,7 @@ class Run:
         except ValueError:
             record = None  # half a file of a crashed machine: what is written now replaces it
         record = {**(record or {"schema": SCHEMA, "run_id": self.run_id, "created": now()}), **changes}
+        self.guard()
         write_json_atomically(self.record_file, record)
         return record
 
@@ -149,24 +189,31 @@ class Run:
         return State(record["state"]) if record else State.PLANNED
 
 
-def identity(config: Mapping[str, Any], points_fingerprints: Mapping[str, str]) -> dict[str, Any]:
-    """The part of a resolved config that decides what a run computes, with the fingerprints of its point labels.
+def identity(
+    config: Mapping[str, Any], points_fingerprints: Mapping[str, str], start: str | None = None
+) -> dict[str, Any]:
+    """The part of a resolved config that decides what a run computes, with the fingerprints of what it starts from.
 
     Args:
         config: fully resolved config as plain containers.
         points_fingerprints: split name -> fingerprint of the point labels.
+        start: fingerprint of the weights that ``init_from`` names (`benchmark.initial`); None without it.
     """
+
+    places = _PLACES.get(config["dataset"].get("kind", ""), frozenset())
 
     def kept(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         result = {}
         for key, value in node.items():
             path = f"{prefix}{key}"
-            if path not in NOT_IDENTITY:
+            if path not in _NOT_IDENTITY | places and not (value is None and path in LATER_KEYS):
                 result[key] = kept(value, f"{path}.") if isinstance(value, Mapping) else value
         return result
 
     if config["precision"] != "auto":  # auto is the device's choice, like the device itself
         config = {**config, "chosen_precision": config["precision"]}
+    if start is not None:  # what the weights are, not where they lie
+        config = {**config, "init_from": start}
 
     return {"config": kept(config, ""), "points": dict(points_fingerprints)}
 
@@ -177,7 +224,7 @@ def run_name(config: Mapping[str, Any]) -> str:
     return f"{config['method']['label']}-{config['scale']}-{config['dataset']['name']}-P{points}-s{config['seed']}"
 
 
-def run_id(config: Mapping[str, Any], points_fingerprints: Mapping[str, str]) -> str:
+def run_id(config: Mapping[str, Any], points_fingerprints: Mapping[str, str], start: str | None = None) -> str:
     """Readable name and ten hex digits of the hash of `identity`: equal exactly if the runs would compute the same."""
-    canonical = json.dumps(identity(config, points_fingerprints), sort_keys=True, ensure_ascii=False)
+    canonical = json.dumps(identity(config, points_fingerprints, start), sort_keys=True, ensure_ascii=False)
     return f"{run_name(config)}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"

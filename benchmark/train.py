@@ -19,13 +19,15 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from benchmark.candidates import candidate_steps, save_candidate
 from benchmark.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from benchmark.optimizers import build_optimizer, decay_factor
 from benchmark.runs import Diverged, Run
-from benchmark.stopping import stop_if_asked
+from benchmark.stopping import Preempted, preemption_asked, stop_if_asked
 from methods.base.model import Model
 from methods.base.types import PointBatch, Progress, collate
 
-SLOW_PARAMETERS = ("encoder.backbone.", "sampling_offsets", "reference_points")
+SLOW_PARAMETERS = ("encoder.backbone.", "network.backbone.", "sampling_offsets", "reference_points")
 """Parameters that get ``backbone_lr_factor`` of the learning rate, as in Deformable DETR and Panoptic SegFormer."""
 
 
@@ -97,18 +99,13 @@ class EpochKeys(Dataset):
 
 
 def parameter_groups(model: nn.Module, lr: float, backbone_lr_factor: float) -> list[dict[str, Any]]:
-    """AdamW groups: the learning rate for all but `SLOW_PARAMETERS`, which get ``backbone_lr_factor`` of it."""
+    """The optimiser's groups: the learning rate for all but `SLOW_PARAMETERS`, which get ``backbone_lr_factor`` of it."""
     slow, usual = [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (slow if any(part in name for part in SLOW_PARAMETERS) else usual).append(parameter)
     groups = [{"params": usual, "lr": lr}, {"params": slow, "lr": lr * backbone_lr_factor}]
     return [group for group in groups if group["params"]]
-
-
-def step_decay(config: Mapping[str, Any], fraction: float) -> float:
-    """Learning-rate factor at a share of the run: ``decay_factor`` for each point of ``decay_at`` that is passed."""
-    return config["decay_factor"] ** sum(fraction >= point for point in config["decay_at"])
 
 
 def train(
@@ -123,28 +120,36 @@ def train(
 
     Raises:
         Diverged: a loss is not finite; names the losses, the step and the images.
+        Preempted: a signal announced the end; a checkpoint of this step is saved.
+        Superseded: another process took the run over.
     """
     schedule = Schedule.of(config["schedule"], len(dataset))  # type: ignore[arg-type]
     settings = config["schedule"]
     model.to(fabric.device)  # before the optimiser: its restored state has to lie where the parameters lie
     groups = parameter_groups(model, settings["lr"], settings["backbone_lr_factor"])
-    optimizer = torch.optim.AdamW(groups, weight_decay=settings["weight_decay"], fused=True)
+    optimizer = build_optimizer(groups, settings)
+    candidates = candidate_steps(config["evaluation"], schedule.total_steps)
     base_rates = [group["lr"] for group in optimizer.param_groups]
     found = load_checkpoint(run.checkpoints, model, optimizer, fabric.device)
     start, seconds = (found[0], found[1]["seconds"]) if found else (0, {})
     model.stopwatch.seconds = dict(seconds)
     wrapped, optimizer = fabric.setup(model, optimizer)
     board = run.folder / "tensorboard" if config["tensorboard"] else None
+    run.guard()
     log = MetricsLog(run.metrics_file, start, enabled=fabric.global_rank == 0, tensorboard=board)
     batches = iter(_loader(config, dataset, schedule, start, fabric))
     watch = model.stopwatch
     wrapped.train()
     for step in range(start, schedule.total_steps):
-        stop_if_asked()
+        if signal := _announced_anywhere(fabric):
+            if step > start and fabric.global_rank == 0:
+                _save(run, step, model, optimizer)
+            raise Preempted(f"{signal} announced the end after step {step} of {schedule.total_steps}; it goes on from there")
+        stop_if_asked(preemption=False)
         with watch("data"):
             batch = next(batches).to(fabric.device)
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-            group["lr"] = rate * step_decay(settings, step / schedule.total_steps)
+            group["lr"] = rate * decay_factor(settings, step / schedule.total_steps)
         torch.manual_seed((config["seed"] * 1_000_003 + step) * 1009 + fabric.global_rank)
         with mixed_precision(config["precision"], fabric.device):
             losses = _losses(wrapped, batch, schedule.progress(step))
@@ -154,19 +159,37 @@ def train(
             optimizer.zero_grad()
             fabric.backward(torch.stack(list(losses.values())).sum())
         with watch("optimizer"):
-            norm = fabric.clip_gradients(wrapped, optimizer, max_norm=settings["clip_norm"], error_if_nonfinite=False)
+            limit = math.inf if settings["clip_norm"] is None else settings["clip_norm"]
+            norm = fabric.clip_gradients(wrapped, optimizer, max_norm=limit, error_if_nonfinite=False)
             if not torch.isfinite(norm):
                 raise _diverged("The gradient", step, batch.image_ids)
             optimizer.step()
         done = step + 1
         if done % settings["log_every"] == 0 or done == schedule.total_steps:
+            run.guard()
             log.write(done, values, optimizer.param_groups[0]["lr"])
+        if done in candidates and fabric.global_rank == 0:
+            save_candidate(run, done, model)
         listener.training(done, schedule.total_steps, values)
         if done % settings["checkpoint_every"] == 0 and done < schedule.total_steps and fabric.global_rank == 0:
-            save_checkpoint(run.checkpoints, done, model, optimizer.optimizer, {"seconds": watch.seconds})
+            _save(run, done, model, optimizer)
     if fabric.global_rank == 0:
-        save_weights(run.weights_file, model)
+        save_weights(run.weights_file, model, run.guard)
     return {"steps": schedule.total_steps, **watch.seconds}
+
+
+def _save(run: Run, step: int, model: Model, optimizer: Any) -> None:
+    """A checkpoint after ``step`` steps; ``optimizer`` is Fabric's."""
+    save_checkpoint(run.checkpoints, step, model, optimizer.optimizer, {"seconds": model.stopwatch.seconds}, run.guard)
+
+
+def _announced_anywhere(fabric: Fabric) -> str | None:
+    """The signal that announced the end of the process on some device, None if none did; the same answer on all devices."""
+    here = preemption_asked()
+    if fabric.world_size == 1:
+        return here
+    anywhere = fabric.all_reduce(torch.tensor(float(here is not None), device=fabric.device), reduce_op="sum")
+    return (here or "a signal on another device") if anywhere else None
 
 
 def mixed_precision(precision: str, device: torch.device) -> AbstractContextManager:

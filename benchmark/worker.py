@@ -1,8 +1,8 @@
 """``python -m benchmark.worker FILE``: one run in a process of its own, for runs side by side and runs on several devices.
 
-FILE is JSON with ``run_id``, ``results_dir``, ``config`` and ``command``. Progress goes to standard output, a JSON list
-``[stage, done, total, line]`` each. Lightning Fabric starts this module once more for every further device; those processes
-take part in training and write nothing.
+FILE is JSON with ``run_id``, ``results_dir``, ``config``, ``command`` and ``fresh``. Progress goes to standard output, a
+JSON list ``[stage, done, total, line]`` each. Lightning Fabric starts this module once more for every further device; those
+processes take part in training and write nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmark.ownership import claim
 from benchmark.progress import short_line
 from benchmark.runs import Run, State
-from benchmark.stopping import listen
+from benchmark.stopping import Preempted, listen, preempt_on
 
 TELL_SECONDS = 0.25
 """Progress is told this often at most."""
@@ -43,25 +45,37 @@ def interrupt() -> None:
             os.killpg(process.pid, signal.SIGINT)
 
 
-def run_in_process(run: Run, config: Mapping[str, Any], command: str, show: Show, say: Callable[[str], None]) -> State:
+def preempt() -> None:
+    """Announce the end to all runs in processes of their own: they save a checkpoint and record that they go on from it."""
+    for process in list(_RUNNING):
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGUSR2)
+
+
+def run_in_process(
+    run: Run, config: Mapping[str, Any], command: str, show: Show, say: Callable[[str], None], *, fresh: bool = False,
+    gpu: str | None = None,
+) -> State:
     """Execute a run in its own process.
 
     Args:
-        run, config, command: as for `benchmark.execute.execute`.
+        run, config, command, fresh: as for `benchmark.execute.run_cell`.
         show: told about progress: stage, done, total, a line about it.
         say: gets what else the process prints on standard output.
+        gpu: the only one that the process sees, as in CUDA_VISIBLE_DEVICES; None: what this process sees.
 
     Returns:
         The state that the run ended in.
     """
-    job = {"run_id": run.run_id, "results_dir": str(run.results_dir), "config": config, "command": command}
+    job = {"run_id": run.run_id, "results_dir": str(run.results_dir), "config": config, "command": command, "fresh": fresh}
+    environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps(job))
         # in a session of its own a terminal's Ctrl-C does not reach it: it gets exactly one, from `interrupt`
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmark.worker", str(path)], stdout=subprocess.PIPE, text=True, errors="replace",
-            start_new_session=True,
+            start_new_session=True, env=environment,
         )
         _RUNNING.add(process)
         with process:
@@ -74,14 +88,25 @@ def run_in_process(run: Run, config: Mapping[str, Any], command: str, show: Show
         _RUNNING.discard(process)
     if process.returncode in (DONE, NOT_DONE):
         return run.state
-    if process in _STOPPED:  # before it had begun
-        reason = {"class": "KeyboardInterrupt", "message": "stopped before it began", "command": command}
-        run.update(state=State.CANCELLED, reason=reason, owner=None)
-    else:  # killed, or dead before it could say so
-        message = f"The process of this run ended with status {process.returncode}; what it printed is above."
-        reason = {"class": "WorkerDied", "message": message, "command": command}
-        run.update(state=State.FAILED, reason=reason, owner=None)
+    _record_death(run, process, command)
     return run.state
+
+
+def _record_death(run: Run, process: subprocess.Popen, command: str) -> None:
+    """Write down that a run's process ended without doing so; whoever owns the run by now has the word."""
+    token = claim(run)
+    if token is None:
+        return
+    try:
+        if process in _STOPPED:  # before it had begun
+            reason = {"class": "KeyboardInterrupt", "message": "stopped before it began", "command": command}
+            replace(run, token=token).update(state=State.CANCELLED, reason=reason, owner=None)
+        else:  # killed, or dead before it could say so
+            message = f"The process of this run ended with status {process.returncode}; what it printed is above."
+            reason = {"class": "WorkerDied", "message": message, "command": command}
+            replace(run, token=token).update(state=State.FAILED, reason=reason, owner=None)
+    finally:
+        token.release()
 
 
 def _told(line: str) -> tuple[str, int, int, str] | None:
@@ -118,18 +143,19 @@ class Teller:
 
 def main(arguments: list[str]) -> int:
     """Exit status DONE or NOT_DONE: the run's record says how it ended."""
-    from benchmark.execute import execute
+    from benchmark.execute import run_cell
 
     logging.getLogger("benchmark").setLevel(logging.INFO)
     job = json.loads(Path(arguments[0]).read_text())
     run = Run(Path(job["results_dir"]), job["run_id"])
     try:
-        state = execute(run, job["config"], job["command"], Teller())
-    except KeyboardInterrupt:  # recorded
+        state = run_cell(run, job["config"], job["command"], Teller(), fresh=job["fresh"])
+    except (KeyboardInterrupt, Preempted):  # recorded
         return NOT_DONE
     return DONE if state == State.DONE else NOT_DONE
 
 
 if __name__ == "__main__":
     listen(signal.SIGINT, signal.SIGTERM)
+    preempt_on(signal.SIGUSR2)
     sys.exit(main(sys.argv[1:]))

@@ -3,8 +3,9 @@
 import pytest
 
 from benchmark.configs import ConfigError, compose_run, names_in
-from benchmark.grid import Block, GridDefinition, expand, load_grid
-from benchmark.run import read_request
+from benchmark.expand import expand
+from benchmark.grid import Block, GridDefinition, load_grid
+from benchmark.request import read_request
 from benchmark.runs import NOT_IDENTITY, identity, run_id
 
 
@@ -24,7 +25,7 @@ def test_every_grid_file_expands_and_every_cell_composes():
     for name in names_in("grid"):
         cells = expand(load_grid(name), [])
         assert cells, name
-        assert len({str(cell.config) for cell in cells}) == len(cells)
+        assert len({str((cell.config, cell.source)) for cell in cells}) == len(cells)
 
 
 def test_scale_sets_model_head_and_data_and_a_word_of_the_user_wins():
@@ -52,9 +53,8 @@ def test_the_quality_threshold_follows_the_model_unless_it_is_given(head):
     def threshold(*words):
         return compose_run([f"head={head}", *words])["head"]["quality_threshold"]
 
-    assert {model: threshold(f"model={model}") for model in names_in("model")} == {
-        "lite0": 0.25, "r50": 0.25, "r101": 0.25, "swin_l": 0.3, "tiny": 0.25,
-    }  # fmt: skip
+    expected = {"lite0": 0.25, "r50": 0.25, "r101": 0.25, "swin_l": 0.3, "tiny": 0.25}
+    assert {model: threshold(f"model={model}") for model in expected} == expected
     assert threshold("model=swin_l", "head.quality_threshold=0.1") == 0.1
 
 

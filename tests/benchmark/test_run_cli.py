@@ -17,7 +17,10 @@ from benchmark.configs import names_in
 from benchmark.data.coco import CocoPanoptic
 from benchmark.data.points import draw_points
 from benchmark.grid import load_grid
-from benchmark.run import command_for, main, plan, read_request
+from benchmark.ownership import claim
+from benchmark.plan import plan
+from benchmark.request import command_for, read_request
+from benchmark.run import main
 from benchmark.runs import Run, State
 from tests.benchmark.tiny_runs import SIDE, grid_words, only_run, photograph_words, runs_in, write_photographs
 
@@ -364,6 +367,81 @@ def test_a_method_that_is_in_no_table_fails_its_run_alone(tmp_path):
     records = {record["config"]["method"]["name"]: record for record in runs_in(tmp_path).values()}
     assert records["nearest_point"]["state"] == "done"
     assert records["nonesuch"]["state"] == "failed" and "psps" in records["nonesuch"]["reason"]["message"]
+
+
+@pytest.mark.parametrize("jobs", ["jobs=1", "jobs=2"])
+def test_fail_fast_begins_nothing_after_a_failure(tmp_path, jobs):
+    """The second of two at once has begun before the first one fails."""
+    root = tmp_path / "data"
+    write_photographs(root)
+    words = photograph_words(
+        root, tmp_path / "results", "method=nearest_point,oracle_nearest,oracle_geodesic,semantics_nearest", "head=none",
+        jobs, "report=false",
+    )
+    assert main([*words, "plan=true"]) == 0  # draws the points
+    for split in ("train", "val"):
+        for image in (root / split).iterdir():
+            truncate(image)
+    assert main([*words, "fail_fast=true"]) == 1
+    begun = runs_in(tmp_path / "results")
+    assert 1 <= len(begun) <= int(jobs[-1])
+    assert {record["state"] for record in begun.values()} == {"failed"}
+    assert main(words) == 1
+    assert len(runs_in(tmp_path / "results")) == 4
+
+
+def test_collect_gathers_what_there_is_and_runs_nothing(tmp_path, capsys, monkeypatch):
+    words = grid_words(tmp_path, "method=nearest_point,oracle_nearest,psps", "head=none")
+    assert main([*words, "method=oracle_nearest", "report=false"]) == 0
+    lost = planned(words)[1][1]
+    assert lost.run_id.startswith("psps")
+    lost.update(state=State.RUNNING, owner={"host": socket.gethostname(), "pid": 2**22 + 1})  # killed without a word
+    forbid_runs(monkeypatch)
+    capsys.readouterr()
+    assert main([*words, "collect=true"]) == 1
+    out = capsys.readouterr().out
+    assert "oracle_nearest" in out and "cancelled" in out and "ended without a word" in out
+    assert (tmp_path / "quickstart" / "report" / "index.html").exists()
+    assert lost.state == State.CANCELLED
+    assert main([*words, "method=oracle_nearest", "collect=true"]) == 0
+
+
+def test_a_run_that_somebody_works_on_is_named_and_left_alone(tmp_path, capsys, monkeypatch):
+    words = quick(tmp_path)
+    ((_, run),) = planned(words)
+    token = claim(run)
+    forbid_runs(monkeypatch)
+    assert main(words) == 1
+    out = capsys.readouterr().out
+    assert f"{run.run_id} is in the hands of process" in out and f"force={run.run_id}" in out
+    assert token.holds()
+
+
+def test_force_takes_a_run_over(tmp_path):
+    words = quick(tmp_path)
+    ((_, run),) = planned(words)
+    token = claim(run)
+    assert main([*words, f"force={run.run_id}"]) == 0
+    assert run.state == State.DONE and not token.holds()
+
+
+def test_a_run_that_somebody_finished_meanwhile_is_not_run_again(tmp_path, monkeypatch):
+    words = quick(tmp_path)
+    assert main(words) == 0
+    run = only_run(tmp_path)
+    forbid_runs(monkeypatch)
+    assert execute_module.run_cell(run, run.read()["config"], "command", None) == State.DONE
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [
+        ("launcher=slurn", "did you mean 'slurm'"), ("slurm.time=3", "launcher=slurm"), ("fail_fast=yes", "fail_fast=true"),
+        ("launcher=local local.jobs=2", "no words of its own"),
+    ],
+)
+def test_a_wrong_word_about_launching_is_said(tmp_path, capsys, word, part):
+    assert part in refused(capsys, [*quick(tmp_path), *word.split()])
 
 
 # --- data that is wrong -----------------------------------------------------------------------------------------------

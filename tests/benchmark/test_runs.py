@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from benchmark.runs import Run, State, write_json_atomically
+from benchmark.runs import Run, State, run_id, write_json_atomically
 
 
 def test_a_record_grows_and_keeps_what_was_written(tmp_path):
@@ -35,3 +35,14 @@ def test_a_broken_record_says_which_file_and_what_to_do(tmp_path, content):
     run.record_file.write_text(content)
     with pytest.raises(ValueError, match=r"run\.json.*delete the folder"):
         run.read()
+
+
+def test_where_the_files_of_a_points_folder_lie_is_not_what_a_run_computes():
+    def name(kind, **places):
+        dataset = {"name": "d", "kind": kind, "points": {"count": 1}, "images": "a", "val": {"json": "a"}} | places
+        config = {"precision": "auto", "dataset": dataset, "method": {"label": "m"}, "scale": "mini", "seed": 0}
+        return run_id(config, {"train": "t"})
+
+    assert name("points_folder") == name("points_folder", images="b", val={"json": "b"}, categories="c")
+    assert name("points_folder") != name("points_folder", redistributable=False)
+    assert name("coco_panoptic") != name("coco_panoptic", images="b")  # there it is a pattern

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 
+from benchmark.local import _gpu
 from benchmark.run import main
 from benchmark.runs import Run, State
 from benchmark.worker import _told, run_in_process
@@ -44,17 +45,24 @@ def test_side_by_side_gives_what_one_after_the_other_gives(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stopped_command_stops_every_run_and_each_records_it(tmp_path):
-    words = grid_words(tmp_path, "method=full_masks,semantics_nearest", "jobs=2", "schedule.steps=100000", "report=false")
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGTERM, "KeyboardInterrupt"), (signal.SIGUSR2, "Preempted")])
+def test_a_stopped_command_stops_every_run_and_each_records_it(tmp_path, number, reason):
+    """SIGUSR2 announces the end: each run saves a checkpoint first, of a step at which none was due."""
+    words = grid_words(
+        tmp_path, "method=full_masks,semantics_nearest", "jobs=2", "schedule.steps=100000", "report=false",
+        "schedule.checkpoint_every=100000",
+    )
     process = subprocess.Popen(command(words), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: len(list(tmp_path.glob("runs/*/metrics.jsonl"))) == 2, process)
-        process.send_signal(signal.SIGTERM)  # Ctrl-C takes the same way, but a background job of a shell does not hear it
+        process.send_signal(number)  # Ctrl-C takes the same way, but a background job of a shell does not hear it
         out, _ = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == 1 and "the same command goes on" in out
-    assert [record["state"] for record in runs_in(tmp_path).values()] == ["cancelled", "cancelled"]
+    assert process.returncode == 1 and "the same command goes on" in out.lower()
+    records = runs_in(tmp_path).values()
+    assert [(record["state"], record["reason"]["class"]) for record in records] == [("cancelled", reason)] * 2
+    assert len(list(tmp_path.glob("runs/*/checkpoints/step_*/manifest.json"))) == (2 if number == signal.SIGUSR2 else 0)
 
 
 @pytest.mark.slow
@@ -68,6 +76,13 @@ def test_a_killed_process_is_a_failed_run_with_its_status(tmp_path):
     assert run_in_process(run, config, "again", kill, print) == State.FAILED
     reason = run.read()["reason"]
     assert reason["class"] == "WorkerDied" and "status -9" in reason["message"] and reason["command"] == "again"
+
+
+def test_each_place_has_a_gpu_of_its_own_as_far_as_there_are(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5")
+    assert [_gpu(place) for place in range(3)] == ["3", "GPU-5", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert _gpu(0) is None
 
 
 @pytest.mark.parametrize("line", ["", "a warning", "3", '{"a": 1}', '["training", 1, 2]', '["training", "x", 2, ""]'])

@@ -61,20 +61,24 @@ class Evaluator:
         self.model, self.categories, self.device, self.listener = model.eval(), categories, device, listener
 
     @torch.no_grad()
-    def predictions(self, dataset: EvaluationDataset, book: PictureBook | None) -> dict[str, Any]:
+    def predictions(
+        self, dataset: EvaluationDataset, book: PictureBook | None, what: str = "predictions"
+    ) -> dict[str, Any]:
         """Panoptic quality (raw sums per class) and semantic confusion of test-time predictions, at original size."""
         quality = PanopticQuality(self.categories.to_coco())
         semantic = MeanIoU(len(self.categories), self.categories.names)
         source, panoptic = "semantic map", False
-        for item in self._watched("predictions", dataset, range(len(dataset))):
+        for item in self._watched(what, dataset, range(len(dataset))):
             size = (item.record.height, item.record.width)
             prediction = self.model.predict([item.sample.image.to(self.device)], [size])[0]
             if isinstance(prediction, PanopticMap):
                 panoptic, source = True, "panoptic map"
                 ids, segments = coco_segments(prediction, self.categories)
                 quality.update(ids, segments, item.annotation.ids, item.annotation.segments)
-                if book is not None:
-                    book.add_prediction(item, ids, segments)
+            else:
+                ids, segments = class_segments(prediction, self.categories)
+            if book is not None:
+                book.add_prediction(item, ids, segments)
             semantic.update(predicted_classes(prediction, self.categories), class_map(item.annotation, self.categories))
         return {
             "panoptic": quality.state() if panoptic else None,
@@ -131,6 +135,16 @@ def coco_segments(prediction: PanopticMap, categories: Categories) -> tuple[np.n
         for s in prediction.segments
     ]
     return prediction.segment_ids.cpu().numpy(), segments
+
+
+def class_segments(prediction: SemanticMap, categories: Categories) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """A class map as id map and COCO ``segments_info``, one segment per class; for pictures, it has no instances."""
+    ids = prediction.classes.cpu().numpy() + 1
+    segments = [
+        {"id": int(i), "category_id": categories[int(i) - 1].id, "isthing": int(categories[int(i) - 1].is_thing)}
+        for i in np.unique(ids)
+    ]
+    return ids, segments
 
 
 def predicted_classes(prediction: PanopticMap | SemanticMap, categories: Categories) -> np.ndarray:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchmark.data import coco, scenes
+from benchmark.data import coco, label_maps, points_folder, scenes
 from benchmark.data.images import AnnotatedSource, Annotation, FolderImages, ImageRecord, ImageSource
+from benchmark.data.points_folder import PointsFolder
 
 __all__ = [
-    "SOURCES", "SPLITS", "AnnotatedSource", "Annotation", "FolderImages", "ImageRecord", "ImageSource", "SourceKind",
-    "Split", "build_images", "build_source",
+    "SOURCES", "SPLITS", "AnnotatedSource", "Annotation", "FolderImages", "ImageRecord", "ImageSource", "PointsFolder",
+    "SourceKind", "Split", "build_images", "build_source",
 ]
 
 Split = Literal["train", "val"]
@@ -22,18 +23,21 @@ SPLITS: tuple[Split, ...] = ("train", "val")
 class SourceKind:
     """How a kind of data set is opened: ``annotated(config, split)``; without masks, ``images(config, split, records)``."""
 
-    annotated: Callable[[Mapping[str, Any], str], AnnotatedSource]
+    annotated: Callable[[Mapping[str, Any], str], AnnotatedSource | PointsFolder]
     images: Callable[[Mapping[str, Any], str, Sequence[ImageRecord]], ImageSource]
 
 
 SOURCES: dict[str, SourceKind] = {
     "scenes": SourceKind(scenes.scenes_from_config, scenes.scene_images_from_config),
     "coco_panoptic": SourceKind(coco.coco_from_config, coco.coco_images_from_config),
+    "label_maps": SourceKind(label_maps.label_maps_from_config, label_maps.label_map_images_from_config),
+    "points_folder": SourceKind(points_folder.points_folder_from_config, points_folder.points_folder_images),
 }
 
 
-def build_source(dataset_config: Mapping[str, Any], split: Split) -> AnnotatedSource:
-    """A split of a data set with its masks, for drawing points, evaluation and the ``full_masks`` bound.
+def build_source(dataset_config: Mapping[str, Any], split: Split) -> AnnotatedSource | PointsFolder:
+    """A split of a data set with its masks, for drawing points, evaluation and the ``full_masks`` bound; a `PointsFolder`
+    where there are none.
 
     Args:
         dataset_config: the ``dataset`` config group; ``kind`` names one of `SOURCES`.

@@ -80,7 +80,10 @@ class Model(nn.Module, ABC):
     Attributes:
         categories: the categories whose labels the maps use.
         stopwatch: stages ``forward``, ``pseudo_labels`` and ``losses`` of the training step.
+        makes_labels: whether `label` gives dense labels with instances.
     """
+
+    makes_labels: bool = True
 
     def __init__(self, categories: Categories):
         super().__init__()
@@ -122,6 +125,15 @@ class Model(nn.Module, ABC):
         """The modules that remain at test time."""
 
     @property
+    def predicts(self) -> bool:
+        """Whether `predict` works: False for a labeler that is trained alone."""
+        return True
+
+    def variants(self) -> dict[str, Model]:
+        """Views of this model that predict in another way and are measured beside it, by name: several scales, say."""
+        return {}
+
+    @property
     def trainable(self) -> bool:
         """Whether training would change what the model predicts or how it labels."""
         return any(p.requires_grad for p in self.parameters())
@@ -155,6 +167,10 @@ class PanopticModel(Model):
     def needs_features(self) -> bool:
         """Whether anything reads the encoder's maps."""
         return self.head is not None or self.labeler.trainable
+
+    @property
+    def predicts(self) -> bool:
+        return self.head is not None
 
     def network_modules(self) -> list[nn.Module]:
         return [self.encoder] + ([self.head] if self.head is not None else [])

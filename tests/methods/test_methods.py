@@ -14,6 +14,7 @@ from methods.base.mask2former import Mask2FormerHead
 from methods.base.options import call_with_options
 from methods.base.panoptic_segformer import PanopticSegFormerHead
 from methods.base.semantic_branch import SemanticBranch
+from methods.base.semantic_method import SemanticMethod
 from tests.methods.stand_ins import categories, defaults_of
 
 CONF = Path(__file__).parents[2] / "benchmark" / "conf" / "method"
@@ -23,6 +24,8 @@ MINE = {
     "fdd": "fdd",
     "anchor_query": "anchor_query",
     "agmm": "agmm",
+    "agmm_semantic": "agmm_semantic",
+    "partial_cross_entropy": "partial_cross_entropy",
     "nearest_point": "nearest_point",
     "semantics_nearest": "semantics_nearest",
     "full_masks": "full_masks",
@@ -32,11 +35,11 @@ MINE = {
 }
 
 
-def test_every_name_is_a_labeler_class():
+def test_every_name_is_a_class_with_one_of_the_interfaces():
     assert set(MINE.values()) <= set(METHODS)
-    for name, labeler in METHODS.items():
-        assert issubclass(labeler, PseudoLabeler)
-        assert method_class(name) is labeler
+    for name, method in METHODS.items():
+        assert issubclass(method, PseudoLabeler) != issubclass(method, SemanticMethod)
+        assert method_class(name) is method
 
 
 def test_an_unknown_name_lists_the_known_ones():
@@ -60,7 +63,7 @@ def config_of(file):
     schedule = OmegaConf.load(CONF.parent / "scale" / "paper.yaml").schedule
     merged = OmegaConf.create({"model": model, "schedule": schedule, "method": OmegaConf.load(CONF / f"{file}.yaml")})
     config = OmegaConf.to_container(merged, resolve=True)["method"]
-    return {key: value for key, value in config.items() if key not in ("label", "version")}
+    return {key: value for key, value in config.items() if key not in ("label", "version", "defaults")}
 
 
 @pytest.mark.parametrize("file, name", MINE.items())

@@ -4,7 +4,8 @@ import pytest
 
 from benchmark.build import options_of
 from benchmark.configs import compose_run
-from benchmark.grid import expand, load_grid
+from benchmark.expand import expand
+from benchmark.grid import load_grid
 from benchmark.papers import load_paper, paper_table
 from methods import build_labeler
 from tests.methods.stand_ins import categories

@@ -3,7 +3,8 @@
 import pytest
 
 from benchmark.configs import compose_run
-from benchmark.grid import expand, load_grid
+from benchmark.expand import expand
+from benchmark.grid import load_grid
 from benchmark.papers import load_paper, paper_table
 
 GRIDS = {

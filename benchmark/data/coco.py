@@ -15,13 +15,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from benchmark.data.errors import DataError
 from benchmark.data.files import read_json, replacing
-from benchmark.data.images import Annotation, FolderImages, ImageRecord, describe_segments, open_image
+from benchmark.data.images import Annotation, FolderImages, ImageRecord, describe_segments
+from benchmark.data.panoptic_png import read_panoptic_png, write_panoptic_png
 from benchmark.data.segment_ids import MAX_ID, VOID, decode_ids, encode_ids
 from methods.base.types import Categories
+
+__all__ = [
+    "CocoPanoptic", "coco_from_config", "coco_images_from_config", "decode_ids", "encode_ids", "read_annotation",
+    "write_panoptic",
+]
 
 _FIELDS = {
     "images": {"id": (int, str), "file_name": (str,), "height": (int,), "width": (int,)},
@@ -70,25 +75,42 @@ class CocoPanoptic:
     def read_image(self, record: ImageRecord) -> np.ndarray:
         return self._images.read_image(record)
 
+    def listed(self, record: ImageRecord) -> dict[str, Any]:
+        """What the JSON says about an image, without a look at its PNG: ``file_name`` of the PNG and ``segments_info``."""
+        return self._annotations[record.id]
+
     def read_annotation(self, record: ImageRecord) -> Annotation:
-        annotation = self._annotations[record.id]
-        path = self.masks_folder / annotation["file_name"]
-        image = open_image(path, "panoptic PNG")
-        if image.mode not in ("RGB", "RGBA"):
-            raise DataError(f"The panoptic PNG {path} has mode {image.mode}, segment ids need RGB.")
-        if image.size != (record.width, record.height):
-            raise DataError(
-                f"The panoptic PNG {path} is {image.width} x {image.height} pixels (width x height), "
-                f"its image in {self.json_path} is {record.width} x {record.height}."
-            )
-        ids = decode_ids(np.asarray(image)[..., :3])
-        found = set(np.unique(ids).tolist()) - {VOID}
-        listed = {segment["id"] for segment in annotation["segments_info"]}
-        if found - listed:
-            raise DataError(f"The panoptic PNG {path} has ids that {self.json_path} does not list: {_some(found - listed)}.")
-        if listed - found:
-            raise DataError(f"{self.json_path} lists segments without a pixel in {path}: {_some(listed - found)}.")
-        return Annotation(ids, [dict(segment) for segment in annotation["segments_info"]])
+        annotation = self.listed(record)
+        return read_annotation(
+            self.masks_folder / annotation["file_name"], record, annotation["segments_info"], self.json_path
+        )
+
+
+def read_annotation(path: Path, record: ImageRecord, segments: Sequence[Mapping[str, Any]], json_path: Path) -> Annotation:
+    """One image's ground truth from its panoptic PNG and what the JSON lists.
+
+    Args:
+        path: the PNG.
+        record: its image.
+        segments: the ``segments_info``.
+        json_path: where they are listed, for messages.
+
+    Raises:
+        DataError: the PNG is missing, broken, of another size, or has other ids than those listed.
+    """
+    ids = read_panoptic_png(path)
+    if ids.shape != (record.height, record.width):
+        raise DataError(
+            f"The panoptic PNG {path} is {ids.shape[1]} x {ids.shape[0]} pixels (width x height), "
+            f"its image in {json_path} is {record.width} x {record.height}."
+        )
+    found = set(np.unique(ids).tolist()) - {VOID}
+    listed = {segment["id"] for segment in segments}
+    if found - listed:
+        raise DataError(f"The panoptic PNG {path} has ids that {json_path} does not list: {_some(found - listed)}.")
+    if listed - found:
+        raise DataError(f"{json_path} lists segments without a pixel in {path}: {_some(listed - found)}.")
+    return Annotation(ids, [dict(segment) for segment in segments])
 
 
 def _some(values: Iterable[Any]) -> str:
@@ -172,12 +194,15 @@ def coco_images_from_config(config: Mapping[str, Any], split: str, records: Sequ
     return FolderImages(_path(config, "images", split), records, config["name"])
 
 
+PREPARED = "'python -m benchmark.data prepare' makes such a folder of VOC 2012 with SBD, COCO 2017 or Cityscapes."
+
+
 def _path(config: Mapping[str, Any], key: str, split: str) -> Path:
     name, root = config["name"], config["root"]
     if not root:
         raise DataError(
             f"Data set '{name}' has no folder: set dataset.root=FOLDER to the one that holds "
-            f"{config['json'].replace('{split}', split)} and {config['images'].replace('{split}', split)}/."
+            f"{config['json'].replace('{split}', split)} and {config['images'].replace('{split}', split)}/; {PREPARED}"
         )
     folder = Path(root).expanduser()
     if not folder.is_dir():
@@ -212,8 +237,7 @@ def write_panoptic(
         category_of = {s["id"]: s["category_id"] for s in annotation.segments}
         crowd = {s["id"] for s in annotation.segments if s.get("iscrowd")}
         segments = describe_segments(annotation.ids, category_of, crowd)
-        with replacing(masks_folder / png) as file:
-            Image.fromarray(encode_ids(annotation.ids)).save(file, format="PNG")
+        write_panoptic_png(masks_folder / png, annotation.ids)
         images.append({"id": record.id, "file_name": record.file_name, "height": record.height, "width": record.width})
         annotations.append({"image_id": record.id, "file_name": png, "segments_info": segments})
     content = {"images": images, "annotations": annotations, "categories": categories.to_coco()}

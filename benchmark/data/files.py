@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from benchmark.data.errors import DataError
+from benchmark.data.errors import DataError, OutputError
 
 
 @contextmanager
@@ -28,6 +28,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turns what the system says while ``path`` is written (no room, no permission) into an `OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        blocked = isinstance(error, (FileExistsError, NotADirectoryError))
+        reason = "a file is where a folder should be" if blocked else error.strerror or error
+        raise OutputError(f"{path} cannot be written: {reason}; make room or choose another place (out=...).") from error
 
 
 def read_json(path: Path, what: str) -> Any:

@@ -7,7 +7,8 @@ ever holds. An `AnnotatedSource` also gives masks; points are drawn from it befo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -107,6 +108,11 @@ def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
         raise DataError(
             f"The image {path} is {stored[0]} x {stored[1]} pixels (width x height), its record says {width} x {height}."
         )
+    return rgb_pixels(image)
+
+
+def rgb_pixels(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB pixels of a decoded image of any mode."""
     if image.mode.startswith("I;16"):  # Pillow would clip 16 bit values at 255 instead of scaling them
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return np.asarray(image.convert("RGB"))
@@ -114,10 +120,16 @@ def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
 
 def open_image(path: Path, what: str) -> Image.Image:
     """A decoded image file; DataError naming ``what`` and the file if it is missing, truncated or no image."""
+    with decoding(path, what), Image.open(path) as image:
+        image.load()
+        return image
+
+
+@contextmanager
+def decoding(path: Path, what: str) -> Iterator[None]:
+    """Turns what Pillow raises on a file into a DataError that names ``what`` and the file."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
+        yield
     except FileNotFoundError:
         raise DataError(f"The {what} {path} does not exist.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise

@@ -1,58 +1,79 @@
-"""``python -m reports.build grid=NAME [results_dir=results]``: write a grid's report.
+"""``python -m reports.build``: write reports from the records of a results folder.
 
-The report is ``<results_dir>/<grid>/report/`` with ``index.html`` (one file that asks for nothing outside), ``table.md``,
-``table.csv`` and ``gallery/*.png``. It is made from records only and replaces an older one as a whole.
+    grid=NAME           this grid's report: <results_dir>/NAME/report/ with index.html (one file that asks for nothing
+                        outside), table.md, table.tex, table.csv, gallery/*.png and sources.json; it replaces an older one
+    grid=all            the reports of all grids, and the reproduction tables
+    (no grid)           the reproduction tables alone: reproduction_<scale>.md, every number and claim of the papers beside
+                        ours; says which reports are stale
+    format=FORMAT       markdown, latex or csv: print a grid's table in this form and write nothing
+    check=true          write nothing; say which reports are stale, exit status 1 if any is
+    photographs=false   leave the photographs out of the gallery: points, labels, maps and outlines alone
+    results_dir=FOLDER  where the records are (results)
+    to=FOLDER           where the reproduction tables go (reports)
+
+Reports are made from records only.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from benchmark.runs import State
+from benchmark.runs import write_json_atomically
 from reports import render
-from reports.columns import Column
-from reports.gallery import Gallery, load_gallery
-from reports.guards import check
-from reports.records import Grid, Record, load_grid
-from reports.tables import ResultTable, Stat, result_table
-from reports.writers import format_parts, to_csv, to_markdown
+from reports.claims import judge_claims
+from reports.gallery import load_gallery
+from reports.latex import to_latex
+from reports.page import page
+from reports.records import grid_names, load_grid
+from reports.reproduction import write_reproductions
+from reports.sources import SOURCES, digests, staleness
+from reports.tables import result_table
+from reports.writers import to_csv, to_markdown
 
-USAGE = "usage: python -m reports.build grid=NAME [results_dir=results]"
+DEFAULTS = {"results_dir": "results", "format": "html", "photographs": "true", "check": "false", "to": "reports", "grid": ""}
+CHOICES = {"format": ("html", "markdown", "latex", "csv"), "photographs": ("true", "false"), "check": ("true", "false")}
+ALL = "all"
+USAGE = (
+    "usage: python -m reports.build [grid=NAME|all] [format=html|markdown|latex|csv] [check=true] [photographs=false] "
+    "[results_dir=results] [to=reports]"
+)
 
 
-def build_report(results_dir: Path | str, grid: str) -> Path:
+def build_report(results_dir: Path | str, grid: str, photographs: bool = True) -> Path:
     """Write the report of a grid and return its page, ``<results_dir>/<grid>/report/index.html``.
 
     The new report is complete before it takes the old one's place.
+
+    Args:
+        results_dir: folder of grids and runs.
+        grid: name of the grid's folder.
+        photographs: draw them in the gallery, where runs stored them.
 
     Raises:
         FileNotFoundError, ValueError: the grid file is missing or not a grid (see `load_grid`). Records that are missing or
             broken are rows of the report.
     """
     loaded = load_grid(results_dir, grid)
+    sources = digests(Path(results_dir), grid, loaded)
     table = result_table(loaded)
-    gallery = load_gallery(table)
+    claims = judge_claims(loaded, table)
+    gallery = load_gallery(table, photographs)
     folder = Path(results_dir) / grid / "report"
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".report."))
     try:
         fresh.chmod(0o755)
         (fresh / "gallery").mkdir()
-        (fresh / "table.md").write_text(to_markdown(table), encoding="utf-8")
+        (fresh / "table.md").write_text(to_markdown(table, claims), encoding="utf-8")
+        (fresh / "table.tex").write_text(to_latex(table), encoding="utf-8")
         (fresh / "table.csv").write_text(to_csv(table), encoding="utf-8")
         for image in gallery.images:
             (fresh / "gallery" / f"{image.key}.png").write_bytes(render.png_bytes(image.sheet()))
-        (fresh / "index.html").write_text(page(loaded, table, gallery), encoding="utf-8")
+        (fresh / "index.html").write_text(page(loaded, table, claims, gallery, sources), encoding="utf-8")
+        write_json_atomically(fresh / SOURCES, sources)
         _replace_folder(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -75,100 +96,59 @@ def _replace_folder(fresh: Path, folder: Path) -> None:
 
 
 def markdown_table(results_dir: Path | str, grid: str) -> str:
-    """The tables of a grid as Markdown, straight from its records."""
-    return to_markdown(result_table(load_grid(results_dir, grid)))
+    """The tables and claims of a grid as Markdown, straight from its records."""
+    loaded = load_grid(results_dir, grid)
+    table = result_table(loaded)
+    return to_markdown(table, judge_claims(loaded, table))
 
 
-def page(grid: Grid, table: ResultTable, gallery: Gallery) -> str:
-    """The report as one HTML page. What comes from files is escaped; only the script that the page brings may run."""
-    environment = Environment(
-        loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    origins = _provenance(grid.records, table.run_names())
-    script = resources.files("reports").joinpath("templates/sort.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html").render(
-        grid=grid,
-        table=table,
-        classes=_classes,
-        cell=format_parts,
-        spread=lambda column: max((len(format_parts(column, row)[1]) for row in table.rows), default=0),
-        sort_value=lambda column, row: _sort_value(row.values.get(column.key)),
-        guards=check(grid, table),
-        unfinished=[r for r in grid.records if r.reason and r.state != State.DONE],
-        supervision=_supervision(table),
-        seeds=sorted({r.seed for r in grid.records if r.seed is not None}),
-        agreed=[(what, values[0][0]) for what, values in origins if len(values) == 1],
-        differing=[(what, values) for what, values in origins if len(values) > 1],
-        gallery=gallery,
-        picture=lambda panel: render.data_uri(render.png_bytes(panel)),
-        script=Markup(script),
-        script_digest=digest,
-    )
-
-
-def _classes(column: Column) -> str:
-    """For the style sheet and the script: the key of a text column, ``right`` for alignment, ``number`` for sorting."""
-    text = column.scale is None
-    names = {column.key: text and not column.key.startswith("axis:"), "right": column.right, "number": not text}
-    return " ".join(name for name, holds in names.items() if holds)
-
-
-def _sort_value(value: str | float | Stat | None) -> float | str:
-    return value.mean if isinstance(value, Stat) else value if isinstance(value, float) else ""
-
-
-def _supervision(table: ResultTable) -> dict[str, list[str]]:
-    """What training read -> the rows that read it."""
-    rows: dict[str, list[str]] = {}
-    for row in table.rows:
-        read = next((r.supervision for r in row.records if r.supervision), {})
-        text = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in read.items() if value is not None)
-        rows.setdefault(text or "no record", []).append(table.name(row))
-    return rows
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(value)
-
-
-def _provenance(records: Sequence[Record], names: Mapping[str, str]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """(what, [(value, names of the runs with it)]); the names are left out where all runs with a record agree."""
-    known = [(names[r.run_id], {**dict(_flat(r.provenance)), "created": r.created, "finished": r.finished}) for r in records]
-    known = [(name, values) for name, values in known if any(values.values())]
-    lines = []
-    for key in dict.fromkeys(key for _, values in known for key in values if key not in ("created", "finished")):
-        runs: dict[str, list[str]] = {}
-        for name, values in known:
-            runs.setdefault(values.get(key, "not recorded"), []).append(name)
-        lines.append((key, [(value, found if len(runs) > 1 else []) for value, found in runs.items()]))
-    starts = sorted(values["created"] for _, values in known if values["created"])
-    ends = sorted(values["finished"] for _, values in known if values["finished"])
-    span = [("first run created", starts[:1]), ("last run finished", ends[-1:])]
-    return lines + [(what, [(value, [])]) for what, found in span for value in found]
+FORMATS: Mapping[str, Callable[[Path, str], str]] = {
+    "markdown": markdown_table,
+    "latex": lambda results_dir, grid: to_latex(result_table(load_grid(results_dir, grid))),
+    "csv": lambda results_dir, grid: to_csv(result_table(load_grid(results_dir, grid))),
+}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Build the report that the command line asks for; returns the exit status."""
-    options = {"results_dir": "results"}
+    """Do what the command line asks for; returns the exit status."""
+    options = dict(DEFAULTS)
     for argument in arguments:
         key, sign, value = argument.partition("=")
-        if key not in ("grid", "results_dir") or not sign or not value:
+        if key not in DEFAULTS or not sign or not value or value not in CHOICES.get(key, (value,)):
             print(f"'{argument}' is not understood; {USAGE}", file=sys.stderr)
             return 2
         options[key] = value
-    if "grid" not in options:
-        print(USAGE, file=sys.stderr)
+    results, grid = Path(options["results_dir"]), options["grid"]
+    grids = grid_names(results) if grid in ("", ALL) else [grid]
+    if options["format"] != "html" and len(grids) != 1:
+        print(f"format={options['format']} is one table, of grid=NAME; {USAGE}", file=sys.stderr)
         return 2
+    if not grids:
+        print(f"There is no grid in {results}; python -m benchmark.run makes some.", file=sys.stderr)
+        return 1
     try:
-        print(build_report(options["results_dir"], options["grid"]))
+        return _do(options, results, grids)
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _do(options: Mapping[str, str], results: Path, grids: Sequence[str]) -> int:
+    if options["check"] == "true":
+        stale = [why for grid in grids if (why := staleness(results, grid))]
+        print("\n".join(stale) or "All reports are up to date.")
+        return 1 if stale else 0
+    if options["format"] != "html":
+        print(FORMATS[options["format"]](results, grids[0]), end="")
+        return 0
+    if options["grid"]:
+        for grid in grids:
+            print(build_report(results, grid, options["photographs"] == "true"))
+    if options["grid"] in ("", ALL):
+        for path in write_reproductions(results, Path(options["to"])):
+            print(path)
+        for why in filter(None, (staleness(results, grid) for grid in grids)):
+            print(why)
     return 0
 
 

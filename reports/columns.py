@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reports.records import STAGES
 
@@ -19,7 +19,8 @@ class Column:
         digits: decimals shown.
         group: heading over neighbouring columns where headings have two levels.
         short: heading below ``group`` and name in the list under the table; the title if empty.
-        measured: False for numbers that were printed by others: they have neither a spread nor seeds.
+        measured: False for numbers that have neither a spread nor seeds: those that others printed, ends of intervals.
+        rare: only some kinds of runs have it, so that its absence is nothing to tell.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Column:
     group: str = ""
     short: str = ""
     measured: bool = True
+    rare: bool = False
 
     @property
     def term(self) -> str:
@@ -46,6 +48,14 @@ class Column:
 PREDICTION = "validation"
 LABELS = {"train": "pseudo labels, training images", "val": "pseudo labels, validation images"}
 STEP = "training step, ms"
+
+VARIANTS = {
+    "multi_scale": ("mIoU MS", "mIoU with test-time averaging over scales"),
+    "best": ("mIoU best", "mIoU of the weights that are best on these very images: optimistic"),
+    "best_multi_scale": ("mIoU best MS", "both at once: optimistic"),
+}
+"""Further predictions of a run -> title and meaning of their mIoU."""
+
 
 def _prediction(key: str, title: str, meaning: str) -> Column:
     return Column(key, title, meaning, "quality", 100.0, group=PREDICTION)
@@ -63,6 +73,7 @@ VALUE_COLUMNS = (
     _prediction("rq", "RQ", "recognition quality: F1 score of matching"),
     _prediction("miou", "mIoU", "mean over the classes that occur of the IoU of a class map with the ground truth"),
     Column("miou_source", "mIoU of", "the class map that mIoU is measured on", "quality", group=PREDICTION),
+    *(replace(_prediction(f"miou_{key}", title, meaning), rare=True) for key, (title, meaning) in VARIANTS.items()),
     *(
         column
         for split in LABELS
@@ -93,6 +104,7 @@ VALUE_COLUMNS = (
         1.0, 0,
     ),
     Column("wall_seconds", "wall (min)", "wall time of the run, training and evaluation", "cost", 1 / 60),
+    Column("gpu_hours", "GPU-hours", "wall time times devices, of runs on GPUs", "cost", 1.0, 2, rare=True),
     Column(
         "network_parameters", "network (M)", "parameters of the network at test time", "cost", 1e-6, 2,
         "parameters, millions", "network",
@@ -100,6 +112,28 @@ VALUE_COLUMNS = (
     Column(
         "labeler_parameters", "labeler (M)", "parameters that only training uses", "cost", 1e-6, 2,
         "parameters, millions", "labeler",
+    ),
+)  # fmt: skip
+
+IMAGE_COLUMNS = tuple(
+    Column(
+        f"{split}_{key}_images_{end}", f"{name} {split}, {end} over images",
+        "ends of the interval of a bootstrap over images: what other images would change, not other seeds",
+        "detail", 100.0, measured=False,
+    )
+    for split in LABELS for key, name in (("instance_iou", "label IoU"), ("ambiguous_accuracy", "ambiguous"))
+    for end in ("low", "high")
+)  # fmt: skip
+"""Intervals over images of a row's seeds taken together, apart from the spread of seeds."""
+
+VERDICT_COLUMNS = (
+    Column(
+        "paper_gap", "gap", "ours minus the paper's, of the first metric that both have", "quality", 100.0, measured=False,
+    ),
+    Column(
+        "verdict", "verdict",
+        "reproduced: a gap of half a point or less; within noise: the printed value, a single run, lies where 95 % of "
+        "further seeds of ours would; above or below: outside, or too few seeds to know the noise", "quality",
     ),
 )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Galleries: for the same images, what each method made of the points, from the ``pictures`` folders of runs.
 
-Photographs are drawn only where a run stored them (data that may be passed on); else the points lie on outlines.
+Images on which the methods differ most come first, and each method's worst image is marked. Photographs are drawn only where
+a run stored them (data that may be passed on) and the report is asked for them; else the points lie on outlines.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.data.segment_ids import decode_ids
-from benchmark.runs import State
 from reports import render
 from reports.records import Record
 from reports.render import Picture
+from reports.strips import Gallery, GalleryImage, Strip, Tile, mark_worst, thing_iou
 from reports.tables import ResultTable
 
 MAPS = ("labels", "prediction", "ground_truth")
@@ -32,66 +33,30 @@ SHOWN_SIDE = 320
 SAFE_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """A picture with its caption; None where the run stored none."""
-
-    caption: str
-    picture: Picture | None
-
-
-@dataclass(frozen=True, slots=True)
-class Strip:
-    """Tiles to be compared with each other."""
-
-    title: str
-    tiles: tuple[Tile, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GalleryImage:
-    """One image: its points and ground truth once, then labels and predictions of the methods that stored some.
-
-    ``legend`` has the colours (category name -> RGB) that occur.
-    """
-
-    key: str
-    image_id: str
-    split: str
-    strips: tuple[Strip, ...]
-    legend: dict[str, tuple[int, int, int]]
-
-    def sheet(self) -> Picture:
-        """All strips in one picture."""
-        return render.contact_sheet([(s.title, [(tile.caption, tile.picture) for tile in s.tiles]) for s in self.strips])
-
-
-@dataclass(frozen=True, slots=True)
-class Gallery:
-    """The images of a grid's gallery, and why pictures are missing, in sentences."""
-
-    images: tuple[GalleryImage, ...]
-    problems: tuple[str, ...]
-
-
 @dataclass(slots=True)
 class _Source:
     """The picture index of one row's run: entries by (split, key); its points name the categories and tell stuff."""
 
     name: str
+    row: int
     folder: Path
     entries: dict[tuple[str, str], Mapping[str, Any]]
     names: dict[int, str] = field(default_factory=dict)
     stuff: set[int] = field(default_factory=set)
 
 
-def load_gallery(table: ResultTable) -> Gallery:
-    """Draw the gallery of a table: the first run that is done and has pictures stands for its row."""
+def load_gallery(table: ResultTable, photographs: bool = True) -> Gallery:
+    """Draw the gallery of a table: the first run that is done and has pictures stands for its row.
+
+    Args:
+        table: of the grid.
+        photographs: draw points on photographs where runs stored them; else no photograph is read.
+    """
     sources: list[_Source] = []
     problems: list[str] = []
-    for row in table.rows:
-        for record in (r for r in row.records if r.state == State.DONE):
-            source = _read_index(table.name(row), record, problems)
+    for place, row in enumerate(table.rows):
+        for record in row.finished:
+            source = _read_index(table.name(row), place, record, problems)
             if source:
                 sources.append(source)
                 break
@@ -101,14 +66,15 @@ def load_gallery(table: ResultTable) -> Gallery:
     )[:MOST_IMAGES]
     names = {category: name for source in sources for category, name in source.names.items()}
     stuff = set().union(*(source.stuff for source in sources))
-    images = [_image(place, sources, names, stuff, problems) for place in shown]
-    return Gallery(tuple(images), tuple(dict.fromkeys(problems)))
+    images = [_image(place, sources, names, stuff, problems, photographs) for place in shown]
+    images.sort(key=lambda image: -image.spread)  # stable: images that as many rows have stay in order
+    return Gallery(tuple(mark_worst(images)), tuple(dict.fromkeys(problems)))
 
 
-def _read_index(name: str, record: Record, problems: list[str]) -> _Source | None:
+def _read_index(name: str, row: int, record: Record, problems: list[str]) -> _Source | None:
     path = record.folder / "pictures" / "index.json"
     try:
-        source = _Source(name, path.parent, {})
+        source = _Source(name, row, path.parent, {})
         for entry in json.loads(path.read_text(encoding="utf-8")):
             if not SAFE_KEY.fullmatch(entry["key"]):
                 raise ValueError(f"the key {entry['key']!r} is not a file name")
@@ -134,6 +100,7 @@ class _Drawn:
     """What one run stored of an image of ``size`` (height, width), all enlarged by ``factor``."""
 
     name: str
+    row: int
     size: tuple[int, int]
     factor: int
     points: Sequence[Mapping[str, Any]]
@@ -141,30 +108,33 @@ class _Drawn:
     pictures: dict[str, Picture | None]
     photograph: Picture | None
     categories: set[int]
+    ious: dict[str, float | None]
 
 
 def _image(
-    place: tuple[str, str], sources: Sequence[_Source], names: Mapping[int, str], stuff: set[int], problems: list[str]
+    place: tuple[str, str], sources: Sequence[_Source], names: Mapping[int, str], stuff: set[int], problems: list[str],
+    photographs: bool,
 ) -> GalleryImage:
     split, key = place
     having = [source for source in sources if place in source.entries]
     drawn = []
     for source in having:
         try:
-            drawn.append(_drawn(source, source.entries[place], stuff))
+            drawn.append(_drawn(source, source.entries[place], stuff, photographs))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             run = source.folder.parent.name
             problems.append(f"The pictures of {key} in {run} can't be drawn ({type(error).__name__}: {error}).")
     strips = [Strip("Points and ground truth", (*_points_tiles(drawn), *_truth_tiles(drawn)))] if drawn else []
     for which, title in (("labels", "Pseudo labels"), ("prediction", "Predictions")):
         if any(one.pictures[which] is not None for one in drawn):
-            strips.append(Strip(title, tuple(Tile(one.name, one.pictures[which]) for one in drawn)))
+            tiles = tuple(Tile(one.name, one.pictures[which], one.row, one.ious[which]) for one in drawn)
+            strips.append(Strip(title, tiles))
     categories = set().union(*(one.categories for one in drawn))
     legend = {names.get(c, f"category {c}"): render.category_color(c, stuff=c in stuff) for c in sorted(categories)}
     return GalleryImage(key, str(having[0].entries[place].get("image_id", key)), split, tuple(strips), legend)
 
 
-def _drawn(source: _Source, entry: Mapping[str, Any], stuff: set[int]) -> _Drawn:
+def _drawn(source: _Source, entry: Mapping[str, Any], stuff: set[int], photographs: bool) -> _Drawn:
     size = int(entry["height"]), int(entry["width"])
     factor = max(1, round(SHOWN_SIDE / max(size)))
     points = entry["points"]
@@ -172,12 +142,27 @@ def _drawn(source: _Source, entry: Mapping[str, Any], stuff: set[int]) -> _Drawn
     segments = {which: entry["segments"].get(which) or () for which in MAPS}
     categories = {int(s["category_id"]) for which in MAPS for s in segments[which]}
     segments["labels"] = _targets(points)
+    ious = {which: _fit(maps, segments, which, factor, stuff) for which in ("labels", "prediction")}
     pictures = {w: None if ids is None else render.draw_segments(ids, segments[w], stuff) for w, ids in maps.items()}
     if pictures["labels"] is not None:
         pictures["labels"] = render.draw_points(pictures["labels"], points, factor)
-    photograph = _read(source.folder / f"{entry['key']}_image.png", size)
+    photograph = _read(source.folder / f"{entry['key']}_image.png", size) if photographs else None
     enlarged = None if photograph is None else render.enlarged(photograph, factor)
-    return _Drawn(source.name, (size[0] * factor, size[1] * factor), factor, points, maps, pictures, enlarged, categories)
+    shown = size[0] * factor, size[1] * factor
+    return _Drawn(source.name, source.row, shown, factor, points, maps, pictures, enlarged, categories, ious)
+
+
+def _fit(
+    maps: Mapping[str, NDArray[np.int64] | None], segments: Mapping[str, Sequence[Mapping[str, Any]]], which: str,
+    factor: int, stuff: set[int],
+) -> float | None:
+    """`thing_iou` of a stored map at its own size; None without it or its ground truth."""
+    truth, ids = maps["ground_truth"], maps[which]
+    if truth is None or ids is None:
+        return None
+    kinds = [{int(s["id"]): int(s["category_id"]) for s in segments[name]} for name in ("ground_truth", which)]
+    things = {segment: category for segment, category in kinds[0].items() if category not in stuff}
+    return thing_iou(truth[::factor, ::factor], things, ids[::factor, ::factor], kinds[1])
 
 
 def _targets(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from benchmark.metrics import PanopticResult
+from benchmark.papers.schedules import schedule_differences
 from benchmark.runs import State
+from reports.papers import SCALES
 from reports.records import Grid, Record
 from reports.tables import ResultTable
 
@@ -37,6 +39,9 @@ def check(grid: Grid, table: ResultTable) -> list[Guard]:
         _guard("The IoUs of matches are above 0.5 and at most 1", (names[r.run_id] for r, p in measured if not _matches(p))),
         _guard("Rows supervised by points read no box and no mask", (names[r.run_id] for r in done if _leaks(r))),
         _guard("No row holds a seed twice", (table.name(row) for row in table.rows if _repeats_seed(row.records))),
+        _seeds(table),
+        _categories(done, names),
+        _schedules(table),
         _same("All rows were made from the same data", {names[r.run_id]: _text(r, "data") for r in done}),
         _points(done, names),
         *_label_images(done, names),
@@ -66,6 +71,55 @@ def _same(claim: str, values: Mapping[str, str], show: bool = True) -> Guard:
 
 def _short(value: str) -> str:
     return value.strip('"')[:SHOWN_CHARACTERS]
+
+
+def _seeds(table: ResultTable) -> Guard:
+    """Every row has the seeds that any row has: means over different seeds are means over different draws."""
+    claim = "Every row has a result of every seed"
+    seeds = sorted({r.seed for row in table.rows for r in row.finished if r.seed is not None})
+    missing = []
+    for row in table.rows:
+        lacking = [str(seed) for seed in seeds if seed not in {r.seed for r in row.finished}]
+        if lacking:
+            missing.append(f"{table.name(row)} ({', '.join(lacking)})")
+    return Guard(claim, not missing, f"Missing in {'; '.join(missing)}." if missing else "")
+
+
+def _categories(done: list[Record], names: Mapping[str, str]) -> Guard:
+    """Metrics of one data set are over the same categories: one that only some runs know would be in no other mean."""
+    claim = "No metric of a run has a category that others of its data set do not know"
+    known: dict[str, Counter[str]] = {}
+    of_run = {r.run_id: (_text(r, "data"), _category_sets(r)) for r in done}
+    for data, sets in of_run.values():
+        for categories in sets:
+            known.setdefault(data, Counter()).update([json.dumps(sorted(categories), ensure_ascii=False)])
+    found = []
+    for r in done:
+        data, sets = of_run[r.run_id]
+        usual = set(json.loads(known[data].most_common(1)[0][0])) if sets else set()
+        odd = sorted({name for categories in sets for name in categories ^ usual})
+        if odd:
+            found.append(f"{names[r.run_id]} ({', '.join(odd)})")
+    return Guard(claim, not found, f"Broken by {'; '.join(found)}." if found else "")
+
+
+def _category_sets(record: Record) -> list[frozenset[str]]:
+    per_class = [result.per_class for result in _panoptic_results(record)]
+    per_class += [record.semantic.per_class] if record.semantic else []
+    return list(dict.fromkeys(frozenset(names) for names in per_class))
+
+
+def _schedules(table: ResultTable) -> Guard:
+    """Rows beside a paper's number, on its data and at its scale, have its epochs, batch (over all devices) and decay."""
+    found = []
+    for row in table.rows:
+        done = [r for r in row.finished if r.config]
+        if row.paper is None or not done or done[0].scale != SCALES.get(row.paper.setting.data, "paper"):
+            continue
+        apart = schedule_differences(done[0].config.get("schedule") or {}, row.paper.setting.schedule)
+        found += [f"{table.name(row)} ({'; '.join(apart)})"] if apart else []
+    claim = "Rows beside a paper's number have its epochs, effective batch and decay"
+    return Guard(claim, not found, f"Broken by {'; '.join(found)}." if found else "")
 
 
 def _points(done: list[Record], names: Mapping[str, str]) -> Guard:

@@ -1,7 +1,7 @@
 """What a paper reports, beside our numbers: its columns, their setting, and why the two may not be compared.
 
-A grid's cells name rows of one paper table; the numbers are looked up in `benchmark.papers`, so that a correction there
-reaches every report. No verdict is made here.
+A grid's cells name rows of paper tables; the numbers are looked up in `benchmark.papers`, so that a correction there
+reaches every report. Verdicts are made in `reports.verdicts`.
 """
 
 from __future__ import annotations
@@ -12,50 +12,56 @@ from typing import Any
 
 from benchmark.configs import ConfigError
 from benchmark.papers import DATA, METRICS, PaperRow, PaperTable, Setting, paper_table
+from benchmark.papers.schedules import schedule_differences
 from reports.columns import Column
-from reports.records import Grid, Record
+from reports.records import Cell, Grid, Record
 
 SCALES = {"voc": "paper", "coco": "paper_coco"}
 """Data set of a paper -> the scale with its input size and schedule."""
 
 
+IMPORTED = "sparse label maps"
+"""Supervision of runs on label maps made elsewhere; whether these are points or scribbles is not recorded."""
+
+Reference = tuple[str, str]
+"""Table (``<paper>/<table>``) and row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """The paper table of a grid: the rows that its cells stand for, by name, and what is wrong with other names."""
+    """The paper rows that a grid's cells stand for, their tables, and what is wrong with names that are not known."""
 
-    table: PaperTable | None = None
-    rows: Mapping[str, PaperRow] = field(default_factory=dict)
+    tables: Mapping[str, PaperTable] = field(default_factory=dict)
+    rows: Mapping[Reference, PaperRow] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
-    def row(self, name: str | None) -> PaperRow | None:
+    def row(self, cell: Cell) -> PaperRow | None:
         """The row that a cell names; None if it names none or an unknown one."""
-        return self.rows.get(name or "")
+        return self.rows.get((cell.paper_table or "", cell.paper_row or ""))
 
     def columns(self) -> tuple[Column, ...]:
         """One column for each metric that a row has, below a heading with the setting that the rows share."""
         rows = list(self.rows.values())
-        if self.table is None or not rows:
+        if not rows:
             return ()
         shared = [part for part in rows[0].setting.parts if all(part in row.setting.parts for row in rows)]
         group = f"paper ({', '.join(shared)})" if shared else "paper"
+        decimals = max(table.decimals for table in self.tables.values())
         return tuple(
-            Column(f"paper_{key}", f"paper {name}", "", "quality", 100.0, self.table.decimals, group, name, measured=False)
+            Column(f"paper_{key}", f"paper {name}", "", "quality", 100.0, decimals, group, name, measured=False)
             for key, name in METRICS.items() if any(key in row.values for row in rows)
         )  # fmt: skip
 
 
 def cite(grid: Grid) -> Citation:
-    """The paper table of a grid. A name that `benchmark.papers` does not have is a problem to tell, not an error."""
-    names = dict.fromkeys(cell.paper_row for cell in grid.cells if cell.paper_row)
-    if not grid.paper_table or not names:
-        return Citation()
-    try:
-        table = paper_table(grid.paper_table)
-    except ConfigError as error:
-        return Citation(problems=(str(error),))
-    rows, problems = {}, []
-    for name in names:
+    """The paper rows of a grid. A name that `benchmark.papers` does not have is a problem to tell, not an error."""
+    names = dict.fromkeys((cell.paper_table, cell.paper_row) for cell in grid.cells if cell.paper_table and cell.paper_row)
+    tables: dict[str, PaperTable] = {}
+    rows: dict[Reference, PaperRow] = {}
+    problems = []
+    for of, name in names:
         try:
+            table = paper_table(of)
             row = table.row(name)
         except ConfigError as error:
             problems.append(str(error))
@@ -63,8 +69,8 @@ def cite(grid: Grid) -> Citation:
         if row.contradicted:
             problems.append(f"the row '{name}' of {table.name} is no target. {row.contradicted}")
         else:
-            rows[name] = row
-    return Citation(table, rows, tuple(problems))
+            tables[of], rows[of, name] = table, row
+    return Citation(tables, rows, tuple(dict.fromkeys(problems)))
 
 
 def paper_values(row: PaperRow | None) -> dict[str, float]:
@@ -81,13 +87,14 @@ def paper_notes(citation: Citation, rows: Sequence[tuple[str, PaperRow | None, S
     """
     notes = [f"A paper's numbers are missing: {problem}" for problem in citation.problems]
     cited = [(name, row, runs) for name, row, runs in rows if row is not None]
-    if citation.table is None or not cited:
+    if not cited:
         return notes
     sources = "; ".join(dict.fromkeys(row.source for _, row, _ in cited))
+    titles = "; ".join(table.title for table in citation.tables.values())
     settings = _by_text((_setting_text(row.setting), row.name) for _, row, _ in cited)
-    notes.append(f"Columns under paper are as printed in {sources} ({citation.table.title}): {settings}.")
+    notes.append(f"Columns under paper are as printed in {sources} ({titles}): {settings}.")
     notes += _comparability(cited)
-    remarks = [("table", citation.table.note)]
+    remarks = [("table", table.note) for table in citation.tables.values()]
     remarks += [(f"row {row.name}", text) for _, row, _ in cited for text in (row.note, row.slip, row.inconsistent)]
     return notes + [f"Paper, {what}: {text}" for what, text in dict.fromkeys(remarks) if text]
 
@@ -107,28 +114,34 @@ def _comparability(cited: Sequence[tuple[str, PaperRow, Sequence[Record]]]) -> l
         notes.append(f"The paper's numbers are not comparable with ours: {_by_text(found, compared)}.")
     if alike:
         rows = "" if len(alike) == compared else f" in {'; '.join(alike)}"
-        same = "has the data set, scale, network and supervision of the paper"
-        notes.append(f"Ours {same}{rows}; schedules and options of the method are not compared.")
+        same = "has the data set, scale, network, supervision and, where it is known, schedule of the paper"
+        notes.append(f"Ours {same}{rows}; options of the method are not compared.")
     return notes
 
 
 def differences(run: Record, setting: Setting) -> list[str]:
-    """In what a run is another experiment than a paper's: data set, scale, network, supervision, pretraining; [] if in none.
+    """In what a run is another experiment than a paper's: data set, scale, network, supervision, pretraining, schedule.
 
-    What the paper does not say is no difference. Schedules are not compared.
+    [] if in none. What the paper does not say is no difference. The schedule is compared at the papers' scales only:
+    elsewhere it is another one by design, and the scale is named already.
     """
-    masks = run.supervision.get("kind") == "masks"
+    kind = run.supervision.get("kind", "points")
+    points = f"P{_at(run.config, 'dataset', 'points', 'count')}"
+    read = {"masks": "M", "points": points, IMPORTED: setting.supervision}.get(kind, kind)
     scale = SCALES.get(setting.data, "paper")
     ours_theirs = {
         "data set": (_at(run.config, "dataset", "name"), setting.data, DATA[setting.data].title),
         "scale": (_at(run.config, "scale"), scale, scale),
         "network": (_at(run.config, "model", "name"), setting.backbone.lower().replace("-", "_"), setting.backbone),
-        "supervision": (
-            "M" if masks else f"P{_at(run.config, 'dataset', 'points', 'count')}", setting.supervision, setting.supervision
-        ),
+        "supervision": (read, setting.supervision, setting.supervision),
     }  # fmt: skip
     apart = [f"{what} {ours}, not {name}" for what, (ours, theirs, name) in ours_theirs.items() if theirs and ours != theirs]
-    return [*apart, f"not pretrained on {setting.pretraining}"] if setting.pretraining else apart
+    started = bool(run.config.get("init_from"))
+    if started != bool(setting.pretraining):
+        apart.append("pretrained" if started else f"not pretrained on {setting.pretraining}")
+    if ours_theirs["scale"][0] == scale:
+        apart += schedule_differences(run.config.get("schedule") or {}, setting.schedule)
+    return apart
 
 
 def _at(config: Mapping[str, Any], *path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Run records as typed objects and as a data frame.
+"""Run records as typed objects.
 
 A report must say what happened to every cell of a grid. So nothing here fails because one record is missing, half written
 or of an unknown form: such a cell becomes a `Record` with a state and a reason of its own. Only a grid file that can't be
@@ -8,12 +8,10 @@ read is an error.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from benchmark.label_quality import LabelQualityResult, label_quality_result
 from benchmark.mean_iou import MeanIoUResult, mean_iou_result
@@ -44,7 +42,11 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One run, as far as its record could be read. Metrics are in [0, 1], times in seconds, memory in MB."""
+    """One run, as far as its record could be read. Metrics are in [0, 1], times in seconds, memory in MB.
+
+    ``variants`` are further predictions of the same run, by name: multi-scale testing, the weights that are best on the
+    validation images. ``label_images`` holds the sums of label quality per image: split -> image id -> `IMAGE_SUMS`.
+    """
 
     run_id: str
     folder: Path
@@ -60,15 +62,30 @@ class Record:
     panoptic: PanopticResult | None = None
     semantic: MeanIoUResult | None = None
     semantic_source: str | None = None
+    variants: Mapping[str, MeanIoUResult] = field(default_factory=dict)
     labels_train: LabelQualityResult | None = None
     labels_val: LabelQualityResult | None = None
-    label_images: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    label_images: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     peak_memory_mb: float | None = None
     wall_seconds: float | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
     created: str = ""
     finished: str = ""
+
+    @property
+    def scale(self) -> str:
+        """Name of the scale that the run was made at, "" if it is not recorded."""
+        return str(self.config.get("scale") or "")
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """Wall time times devices; None on a CPU."""
+        hardware = self.provenance.get("hardware") or {}
+        if self.wall_seconds is None or not str(hardware.get("device", "")).startswith("cuda"):
+            return None
+        return self.wall_seconds * int(self.config.get("devices") or 1) / 3600
 
     @property
     def step_seconds(self) -> float | None:
@@ -84,22 +101,27 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of a grid: its run, the axis values and seed that name it in tables, and the paper row it stands for."""
+    """One cell of a grid: its run, the axis values and seed that name it in tables, and the paper row it stands for.
+
+    ``grid`` is the grid that the cell belongs to, also where another grid is composed of several. ``paper_table``
+    (``<paper>/<table>``) is the table that ``paper_row`` is a row of.
+    """
 
     record: Record
     axes: Mapping[str, Any]
     seed: int | None
+    grid: str = ""
+    paper_table: str | None = None
     paper_row: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A grid's cells in table order, and the paper's table (``<paper>/<table>``) whose rows they name."""
+    """A grid's cells in table order."""
 
     name: str
     title: str
     cells: tuple[Cell, ...]
-    paper_table: str | None = None
 
     @property
     def records(self) -> list[Record]:
@@ -118,22 +140,40 @@ def load_grid(results_dir: Path | str, grid: str) -> Grid:
     path = results / grid / "grid.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        own = str(content.get("grid") or grid)
         order = [str(run_id) for run_id in content["runs"]]
-        cells = [(str(c["run_id"]), dict(c["axes"]), c.get("seed"), c.get("paper_row")) for c in content.get("cells", [])]
+        listed = [(str(cell["run_id"]), _cell(cell, own, content)) for cell in content.get("cells", [])]
     except FileNotFoundError:
-        known = ", ".join(sorted(p.parent.name for p in results.glob("*/grid.json"))) or "none"
+        known = ", ".join(grid_names(results)) or "none"
         raise FileNotFoundError(f"There is no grid '{grid}' in {results} (known: {known}).") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a grid file ({type(error).__name__}: {error}); run the grid to write it.") from None
-    named = {run_id for run_id, *_ in cells}
-    cells += [(run_id, {}, None, None) for run_id in order if run_id not in named]
+    named = {run_id for run_id, _ in listed}
+    listed += [(run_id, {"axes": {}, "seed": None, "grid": own}) for run_id in order if run_id not in named]
     place = {run_id: index for index, run_id in enumerate(order)}
-    cells.sort(key=lambda cell: place.get(cell[0], len(order)))
-    records = {run_id: load_record(results, run_id) for run_id in dict.fromkeys(run_id for run_id, *_ in cells)}
-    loaded = tuple(
-        Cell(records[run_id], axes, records[run_id].seed if seed is None else seed, row) for run_id, axes, seed, row in cells
+    listed.sort(key=lambda cell: place.get(cell[0], len(order)))
+    records = {run_id: load_record(results, run_id) for run_id in dict.fromkeys(run_id for run_id, _ in listed)}
+    cells = (
+        Cell(records[run_id], **cell | {"seed": records[run_id].seed if cell["seed"] is None else cell["seed"]})
+        for run_id, cell in listed
     )
-    return Grid(grid, str(content.get("title") or grid), loaded, content.get("paper_table"))
+    return Grid(grid, str(content.get("title") or grid), tuple(cells))
+
+
+def _cell(raw: Mapping[str, Any], grid: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "axes": dict(raw["axes"]),
+        "seed": raw.get("seed"),
+        "grid": raw.get("grid") or grid,
+        "paper_table": raw.get("paper_table") or content.get("paper_table"),
+        "paper_row": raw.get("paper_row"),
+    }
+
+
+def grid_names(results_dir: Path) -> list[str]:
+    """The grids of a results folder, sorted; ``<grid>/<member>`` for those that another grid is composed of."""
+    found = [path for pattern in ("*/grid.json", "*/*/grid.json") for path in results_dir.glob(pattern)]
+    return sorted(path.parent.relative_to(results_dir).as_posix() for path in found)
 
 
 def load_record(results_dir: Path | str, run_id: str) -> Record:
@@ -184,13 +224,18 @@ def _record(run: Run, raw: Mapping[str, Any]) -> Record:
         panoptic=panoptic_result(val["panoptic"]) if val.get("panoptic") else None,
         semantic=mean_iou_result(semantic["confusion"], semantic.get("names")) if semantic else None,
         semantic_source=str(semantic["source"]) if semantic else None,
+        variants={
+            str(name): mean_iou_result(found["semantic"]["confusion"], found["semantic"].get("names"))
+            for name, found in (metrics.get("variants") or {}).items()
+        },
         labels_train=quality["train"],
         labels_val=quality["val"],
-        label_images={split: frozenset(state["images"]) for split, (state, _) in labels.items() if state},
+        label_images={split: dict(state["images"]) for split, (state, _) in labels.items() if state},
         timings={key: float(value) for key, value in (raw.get("timings") or {}).items()},
-        peak_memory_mb=_number(raw.get("peak_memory_mb")),
-        wall_seconds=_number(raw.get("wall_seconds")),
+        peak_memory_mb=number(raw.get("peak_memory_mb")),
+        wall_seconds=number(raw.get("wall_seconds")),
         provenance=dict(raw.get("provenance") or {}),
+        command=str(raw.get("command") or ""),
         created=str(raw.get("created") or ""),
         finished=str(raw.get("finished") or ""),
     )
@@ -203,7 +248,8 @@ def _label_metrics(part: Mapping[str, Any] | None) -> tuple[Mapping[str, Any] | 
     return (part["quality"], part.get("semantic")) if "quality" in part else (part, None)
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
+    """A stored number as float; None stays None."""
     return None if value is None else float(value)
 
 
@@ -212,44 +258,3 @@ def _reason(raw: Mapping[str, Any] | None) -> Reason | None:
         return None
     tail = tuple(str(line) for line in raw.get("log_tail") or ())
     return Reason(str(raw.get("class") or "Unknown"), str(raw.get("message") or ""), tail, str(raw.get("command") or ""))
-
-
-def measures(record: Record) -> dict[str, float | None]:
-    """Every number of a run that tables show, by column key; None where it was not measured."""
-    values: dict[str, float | None] = {}
-    for key in ("pq", "pq_th", "pq_st", "sq", "rq"):
-        values[key] = getattr(record.panoptic, key) if record.panoptic else None
-    values["miou"] = record.semantic.miou if record.semantic else None
-    for split, quality in (("train", record.labels_train), ("val", record.labels_val)):
-        for key in ("instance_iou", "ambiguous_accuracy", "thing_accuracy", "stuff_accuracy", "box_iou", "instances"):
-            values[f"{split}_{key}"] = getattr(quality, key) if quality else None
-        for key in ("pq", "pq_th", "pq_st"):
-            values[f"{split}_label_{key}"] = getattr(quality.panoptic, key) if quality else None
-        values[f"{split}_label_pq_agnostic"] = quality.class_agnostic_pq if quality else None
-    values["step_seconds"] = record.step_seconds
-    for stage in STAGES:
-        values[f"{stage}_seconds"] = record.stage_seconds(stage)
-    stage, whole = record.stage_seconds("pseudo_labels"), record.step_seconds
-    values["pseudo_labels_share"] = stage / whole if stage is not None and whole else None
-    values["peak_memory_mb"] = record.peak_memory_mb
-    values["wall_seconds"] = record.wall_seconds
-    values["network_parameters"] = _number(record.parameters.get("network"))
-    values["labeler_parameters"] = _number(record.parameters.get("labeler"))
-    return values
-
-
-def frame(grid: Grid) -> pd.DataFrame:
-    """One row per cell, in table order: identity, state and every measure (float, NaN where not measured)."""
-    rows = [
-        {
-            "run_id": cell.record.run_id,
-            "method": cell.record.method,
-            "label": cell.record.label,
-            "note": cell.record.note,
-            "seed": cell.seed,
-            "state": cell.record.state,
-            **{key: float("nan") if value is None else float(value) for key, value in measures(cell.record).items()},
-        }
-        for cell in grid.cells
-    ]
-    return pd.DataFrame(rows)

@@ -20,12 +20,12 @@ A file ``<paper>.yaml`` holds the tables of one paper as printed, the rows of ot
 Optional: ``decimals`` (printed digits, 1) and ``note`` of a table; ``method`` (another paper's), ``data``, ``backbone``,
 ``supervision``, ``pretraining``, ``schedule``, ``source``, ``note``, ``slip`` and ``inconsistent`` of a row. A blank value
 is null. A table is named ``<paper>/<table>``, as in ``point2mask/T5``. ``contradicted`` of a table or row says which primary
-sources contradict its numbers: they are on record, but never a target, and no grid may name such a row.
+sources contradict its numbers: they are on record, but never a target, and no grid may name such a row. ``claims`` are the
+orderings that the paper concludes from its tables (`benchmark.papers.claims`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,11 +37,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from benchmark.configs import ConfigError, unknown
+from benchmark.papers.checks import METRICS, check_keys, check_unique
+from benchmark.papers.claims import Claim, read_claim
 
 FOLDER = Path(__file__).resolve().parent
 
-METRICS = {"pq": "PQ", "pq_th": "PQ_th", "pq_st": "PQ_st", "sq": "SQ", "rq": "RQ", "miou": "mIoU"}
-"""Key of a metric, as in run records, -> its name."""
+ANNOTATION_SECONDS = {"I": 20.0, "P1": 22.1, "M": 239.7}
+"""Supervision -> seconds of annotation per image of VOC, as Point2Mask quotes them; that of ten points is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +136,13 @@ class PaperTable:
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """The tables of one paper."""
+    """The tables of one paper and what it claims from them."""
 
     method: str
     title: str
     venue: str
     tables: tuple[PaperTable, ...]
+    claims: tuple[Claim, ...] = ()
 
 
 def paper_names() -> list[str]:
@@ -163,6 +166,11 @@ def paper_table(name: str) -> PaperTable:
         if table.name == name:
             return table
     raise unknown("table of a paper", name, [table.name for table in known])
+
+
+def all_claims() -> list[Claim]:
+    """The claims of all papers."""
+    return [claim for name in paper_names() for claim in load_paper(name).claims]
 
 
 def identity_gap(row: PaperRow) -> float | None:
@@ -193,13 +201,17 @@ def read_paper(path: Path) -> Paper:
     except (YAMLError, OmegaConfBaseException, OSError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     what = f"Paper '{path.stem}'"
-    _check_keys(raw, what, ("method", "title", "venue", "tables"), ("schedules",))
+    check_keys(raw, what, ("method", "title", "venue", "tables"), ("schedules", "claims"))
     schedules = raw.get("schedules", {})
     for data in schedules:
         if data not in DATA:
             raise unknown(f"data set in the schedules of {what}", str(data), DATA)
     tables = tuple(_table(f"{path.stem}/{key}", table, raw["method"], schedules) for key, table in raw["tables"].items())
-    return Paper(raw["method"], raw["title"], raw["venue"], tables)
+    sources = {key: table["source"] for key, table in raw["tables"].items()}
+    claims = tuple(
+        read_claim(path.stem, key, claim, sources) for key, claim in (raw.get("claims") or {}).items()
+    )
+    return Paper(raw["method"], raw["title"], raw["venue"], tables, claims)
 
 
 SETTING_KEYS = ("data", "backbone", "supervision")
@@ -208,15 +220,15 @@ ROW_KEYS = (*SETTING_KEYS, "method", "pretraining", "schedule", "source", "note"
 
 def _table(name: str, raw: Any, method: str, schedules: Mapping[str, str]) -> PaperTable:
     what = f"Table {name}"
-    _check_keys(raw, what, ("title", "source", "metrics", "rows"), (*SETTING_KEYS, "decimals", "note", "contradicted"))
+    check_keys(raw, what, ("title", "source", "metrics", "rows"), (*SETTING_KEYS, "decimals", "note", "contradicted"))
     metrics = tuple(raw["metrics"])
     for metric in metrics:
         if metric not in METRICS:
             raise unknown(f"metric of table {name}", str(metric), METRICS)
-    _check_unique(metrics, f"{what} has the metric")
+    check_unique(metrics, f"{what} has the metric")
     for row in raw["rows"]:
-        _check_keys(row, f"{what}, row {row.get('name') if isinstance(row, dict) else row}", ("name", "values"), ROW_KEYS)
-    _check_unique([row["name"] for row in raw["rows"]], f"{what} has the row")
+        check_keys(row, f"{what}, row {row.get('name') if isinstance(row, dict) else row}", ("name", "values"), ROW_KEYS)
+    check_unique([row["name"] for row in raw["rows"]], f"{what} has the row")
     common = {key: raw[key] for key in (*SETTING_KEYS, "source", "contradicted") if key in raw}
     rows = tuple(_row(what, {**common, **row}, metrics, method, schedules) for row in raw["rows"])
     return PaperTable(name, raw["title"], raw["source"], metrics, rows, raw.get("decimals", 1), raw.get("note", ""))
@@ -248,20 +260,3 @@ def _values(what: str, values: Any, metrics: Sequence[str]) -> dict[str, float]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
             raise ConfigError(f"{what}: {metric} is {value!r}, not a percentage from 0 to 100.")
     return {metric: float(value) for metric, value in found.items()}
-
-
-def _check_keys(raw: Any, what: str, needed: Sequence[str], optional: Sequence[str]) -> None:
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{what} is {raw!r}, not a mapping with {', '.join(needed)}.")
-    for key in needed:
-        if key not in raw:
-            raise ConfigError(f"{what} has no '{key}'; it needs {', '.join(needed)}.")
-    for key in raw:
-        if key not in (*needed, *optional):
-            raise unknown(f"key in {what}", str(key), (*needed, *optional))
-
-
-def _check_unique(names: Sequence[str], what: str) -> None:
-    name, count = Counter(names).most_common(1)[0] if names else ("", 1)
-    if count > 1:
-        raise ConfigError(f"{what} '{name}' {count} times.")

@@ -4,8 +4,10 @@ import re
 
 import pytest
 
-from benchmark.configs import ConfigError
-from benchmark.papers import identity_gap, load_paper, paper_names, paper_table, read_paper, rounding_slack
+from benchmark.configs import ConfigError, names_in
+from benchmark.papers import all_claims, identity_gap, load_paper, paper_names, paper_table, read_paper, rounding_slack
+from benchmark.papers.claims import Claim
+from benchmark.papers.schedules import Schedule, read_schedule, schedule_differences
 
 ROWS = [(table, row) for name in paper_names() for table in load_paper(name).tables for row in table.rows]
 NAMES = [f"{table.name} {row.name}" for table, row in ROWS]
@@ -180,3 +182,108 @@ def test_a_wrong_file_is_one_sentence_with_table_and_row(tmp_path, old, new, mes
         read(tmp_path, GOOD.replace(old, new))
     assert re.search(message, str(error.value)), error.value
     assert "\n" not in str(error.value)
+
+
+def test_every_paper_claims_something_about_grids_that_exist():
+    claims = all_claims()
+    assert {claim.name.split("/")[0] for claim in claims} == set(paper_names())
+    assert {grid for claim in claims for grid in claim.grids} <= set(names_in("grid"))
+    wanted = {
+        "point2mask/transport", "point2mask/units", "point2mask/boundary_maps", "point2mask/sinkhorn_iterations",
+        "point2mask/beta", "point2mask/beats_psps", "fdd/auxiliary_branch_p1", "fdd/sharing_p1", "fdd/injection_p1",
+        "fdd/self_training_p1", "fdd/color_prior_p1", "fdd/border_biased_p1", "epld/rounds", "epld/aggregating",
+        "agmm/adaptive_sigma", "agmm/over_partial_cross_entropy", "psps/edge_cost", "psps/manifold_cost",
+    }  # fmt: skip
+    assert wanted <= {claim.name for claim in claims}
+
+
+def test_hypotheses_about_epld_say_that_they_are_none_of_its_numbers():
+    for claim in load_paper("epld").claims:
+        assert "our reading" in claim.note, claim.name
+        assert claim.table in ("", "epld/quoted")  # never the contradicted page
+
+
+UNITS = [{"units": unit, "points": points} for points in ("1", "10") for unit in ("equal", "nearest", "centroid")]
+
+
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [
+        ({"best": {"units": "centroid"}, "where": {"points": "1"}}, [(2, 0), (2, 1)]),
+        ({"worst": {"units": "equal"}, "where": {"points": "10.0"}}, [(4, 3), (5, 3)]),
+        ({"order": ({"units": "centroid"}, {"units": "nearest"}, {"units": "equal"}), "where": {"points": "1"}},
+         [(2, 1), (1, 0)]),
+        ({"order": ({"units": "centroid"}, {"units": "none"}), "where": {"points": "1"}}, []),  # no such cell
+        ({"order": ({"units": "centroid"}, {"units": "equal"})}, []),  # two cells each
+        # an axis that no cell has is not compared, and is no difference between cells
+        ({"order": ({"units": "centroid", "model": "r50"}, {"units": "equal"}), "where": {"points": "1"}}, [(2, 0)]),
+        ({"order": ({"model": "r50"}, {"model": "r101"}), "where": {"points": "1", "units": "equal"}}, []),
+    ],
+)  # fmt: skip
+def test_the_cells_of_a_claim(claim, expected):
+    assert Claim("p/c", "s", "src", "", ("g",), ("pq",), **claim).pairs(UNITS) == expected
+
+
+CLAIM = """\
+claims:
+  c:
+    sentence: First is best.
+    table: T1
+    grids: [g]
+    best: {a: 1}
+    metrics: [pq]
+"""
+
+
+def test_a_claim_is_read(tmp_path):
+    (claim,) = read(tmp_path, GOOD + CLAIM.replace("{a: 1}", "{a: 1, b: null, c: true}")).claims
+    assert (claim.name, claim.table, claim.source, claim.share) == ("paper/c", "paper/T1", "M, Table 1", 1.0)
+    assert claim.best == {"a": "1", "b": "null", "c": "true"} and claim.axes == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    best: {a: 1}\n", "", "paper/c has no ordering; give one of order, best, worst"),
+        ("    best: {a: 1}\n", "    best: {a: 1}\n    worst: {a: 2}\n", "has best and worst"),
+        ("best: {a: 1}", "order: [{a: 1}]", "order has 1 cells"),
+        ("best: {a: 1}", "best: a", "'a' is not a cell"),
+        ("table: T1", "table: T2", "table of Claim paper/c 'T2'"),
+        ("    table: T1\n", "", "neither a table nor a source"),
+        ("[pq]", "[pk]", "metric of Claim paper/c 'pk'.*Known: miou, pq,"),
+        ("    metrics: [pq]\n", "", "Claim paper/c has no 'metrics'"),
+        ("    metrics", "    share: 2\n    metrics", "share is 2, not a number above 0"),
+        ("    metrics", "    notes: 2\n    metrics", "key in Claim paper/c 'notes'.*did you mean 'note'"),
+    ],
+)
+def test_a_wrong_claim_is_one_sentence(tmp_path, old, new, message):
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, GOOD + CLAIM.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("24 epochs, decay after 15 and 20, batch 8", Schedule(24, (15, 20), 8)),
+        ("20 epochs, decay after 15, batch 16", Schedule(20, (15,), 16)),
+        ("80 epochs, crop 321, batch 16 per process", Schedule(80, (), None)),
+        ("", Schedule()),
+    ],
+)
+def test_schedules_are_read(text, expected):
+    assert read_schedule(text) == expected
+
+
+def test_every_schedule_of_the_papers_is_read():
+    for name, (_, found) in zip(NAMES, ROWS, strict=True):
+        if found.setting.schedule:
+            schedule = read_schedule(found.setting.schedule)
+            assert schedule.epochs and (schedule.batch or "per process" in found.setting.schedule), name
+
+
+def test_what_a_schedule_leaves_open_is_no_difference():
+    config = {"epochs": 24, "steps": None, "batch_size": 8, "decay_at": [0.625, 0.8333333333333334]}
+    assert schedule_differences(config, "24 epochs, decay after 15 and 20, batch 8") == []
+    assert schedule_differences({**config, "batch_size": 99}, "24 epochs, batch 8 per process") == []
+    assert schedule_differences({**config, "batch_size": 99}, "") == []
+    assert schedule_differences({**config, "epochs": None, "steps": 9}, "24 epochs") == ["9 steps, not 24 epochs"]

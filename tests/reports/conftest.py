@@ -1,6 +1,6 @@
 import pytest
 
-from tests.reports.sweep import write_sweep
+from tests.reports.sweep import write_ablation, write_sweep
 
 
 @pytest.fixture
@@ -8,3 +8,11 @@ def results(tmp_path):
     """A results folder with the made-up sweep ``demo``."""
     write_sweep(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def ablation(tmp_path_factory):
+    """A results folder, not to be changed, with the made-up ablation ``p2m_sinkhorn_iterations``."""
+    folder = tmp_path_factory.mktemp("ablation")
+    write_ablation(folder)
+    return folder

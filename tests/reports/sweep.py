@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +42,20 @@ def labels_of(truth: np.ndarray, shift: int) -> np.ndarray:
     return labels
 
 
-def metrics(shift: int) -> dict[str, Any]:
-    """Metrics of labels and predictions that are the truth moved by ``shift`` pixels."""
+def metrics(*shifts: int) -> dict[str, Any]:
+    """Metrics of labels and predictions of as many images, each the truth moved by one of the shifts (pixels)."""
     truth = scene()
     category_of = dict(TARGETS)
     segments = segments_of(truth, category_of)
-    moved = np.roll(truth, shift, axis=1)
-    panoptic = PanopticQuality(CATEGORIES)
-    panoptic.update(moved, segments_of(moved, category_of), truth, segments)
     classes = {10: 0, 20: 0, 30: 1, 40: 2, 0: 255}
+    panoptic, labels = PanopticQuality(CATEGORIES), LabelQuality(CATEGORIES)
     semantic = MeanIoU(3, [c["name"] for c in CATEGORIES])
-    truth_classes, moved_classes = (np.vectorize(classes.get)(ids) for ids in (truth, moved))
-    semantic.update(np.where(moved_classes == 255, 2, moved_classes), truth_classes)
-    labels = LabelQuality(CATEGORIES)
-    labels.update(7, labels_of(truth, shift), TARGETS, truth, segments)
+    for image, shift in enumerate(shifts, 7):
+        moved = np.roll(truth, shift, axis=1)
+        panoptic.update(moved, segments_of(moved, category_of), truth, segments)
+        truth_classes, moved_classes = (np.vectorize(classes.get)(ids) for ids in (truth, moved))
+        semantic.update(np.where(moved_classes == 255, 2, moved_classes), truth_classes)
+        labels.update(image, labels_of(truth, shift), TARGETS, truth, segments)
     return {
         "val": {"panoptic": panoptic.state(), "semantic": {"source": "panoptic map", **semantic.state()}},
         "labels_train": {"quality": labels.state(), "semantic": None},
@@ -145,4 +147,40 @@ def write_sweep(results: Path, grid: str = "demo") -> None:
         ],
     }  # fmt: skip
     (results / grid).mkdir()
+    (results / grid / "grid.json").write_text(json.dumps(content))
+
+
+PAPER = {
+    "scale": "paper", "model": {"name": "r50"}, "dataset": {"name": "voc", "points": {"count": 1}},
+    "schedule": {"epochs": 24, "steps": None, "batch_size": 8, "decay_at": [0.625, 0.8333333333333334]},
+}  # fmt: skip
+"""A config with the data, network and schedule of Point2Mask's ablations."""
+
+SHIFTS = {"40": 5, "60": 3, "80": 2, "100": 4, "120": 6}
+"""Sinkhorn iterations -> how far predictions are off: 80 are best, as the paper claims."""
+
+
+def write_ablation(results: Path, grid: str = "p2m_sinkhorn_iterations", shifts: Mapping[str, int] = SHIFTS) -> None:
+    """A grid that stands for a paper's table: five cells, three seeds, twelve images; curves and logs."""
+    cells = []
+    for (value, shift), seed in itertools.product(shifts.items(), range(3)):
+        config = {**PAPER, "seed": seed, "method": {"iterations": int(value)}}
+        run_id = f"{grid}-{value}-s{seed}"
+        moved = [shift + (image % (2 + seed) == 0) for image in range(12)]
+        folder = write_run(results, record(
+            run_id, "point2mask", seed, config=config, metrics=metrics(*moved),
+            command=f"python -m benchmark.run grid={grid} method.iterations={value} 'seeds=[{seed}]'",
+        ))  # fmt: skip
+        lines = [
+            {"step": step, "lr": 0.1, "loss": 9 / step + seed, "labeler/partial": 5 / step, "head/dice": 4 / step + seed}
+            for step in range(10, 210, 10)
+        ]
+        (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 210, "lo')
+        (folder / "log.txt").write_text("".join(f"line {i} of {run_id}\n" for i in range(30)))
+        cells.append({"run_id": run_id, "axes": {"method.iterations": value}, "seed": seed, "paper_row": value})
+    (results / grid).mkdir()
+    content = {
+        "grid": grid, "title": "Point2Mask: Sinkhorn iterations", "paper_table": "point2mask/A2",
+        "runs": [cell["run_id"] for cell in cells], "cells": cells,
+    }  # fmt: skip
     (results / grid / "grid.json").write_text(json.dumps(content))

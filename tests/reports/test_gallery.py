@@ -9,7 +9,9 @@ from PIL import Image
 from reports import render
 from reports.gallery import load_gallery
 from reports.records import load_grid
+from reports.strips import thing_iou
 from reports.tables import result_table
+from tests.reports.sweep import TARGETS, labels_of, scene
 
 
 def gallery(results):
@@ -126,6 +128,54 @@ def test_broken_pictures_are_a_sentence_and_the_others_stay(results, edit):
 def test_a_file_that_is_no_picture_is_a_sentence(results):
     (results / "runs" / "p2m-s0" / "pictures" / "val_000003_labels.png").write_text("hello")
     assert "val_000003" in gallery(results).problems[0]
+
+
+def copy_image(results, run, key, shift_labels):
+    """A second image of a run: the same files under another key, its labels moved."""
+    folder = results / "runs" / run / "pictures"
+    (first,) = json.loads((folder / "index.json").read_text())
+    for which in ("labels", "prediction", "ground_truth"):
+        ids = np.asarray(Image.open(folder / f"val_000003_{which}.png"))
+        moved = np.roll(ids, shift_labels, axis=1) if which == "labels" else ids
+        Image.fromarray(moved).save(folder / f"{key}_{which}.png")
+    (folder / "index.json").write_text(json.dumps([first, {**first, "key": key, "image_id": 8}]))
+
+
+def test_images_on_which_rows_differ_most_come_first_and_the_worst_are_marked(results):
+    copy_image(results, "psps-s0", "val_000009", 0)
+    copy_image(results, "p2m-s0", "val_000009", 9)
+    found = gallery(results)
+    assert [image.key for image in found.images] == ["val_000009", "val_000003"]
+    assert found.images[0].spread > found.images[1].spread > 0
+    labels = {image.key: {tile.row: tile for tile in image.strips[1].tiles} for image in found.images}
+    assert labels["val_000009"][1].worst and not labels["val_000003"][1].worst
+    assert labels["val_000009"][1].note.endswith(", the worst here of this row")
+    assert not any(labels[key][0].worst for key in labels)  # as good on both
+
+
+def test_tiles_say_how_well_they_fit(results):
+    """Against a count of pixels by the known identity of every label."""
+    tiles = gallery(results).images[0].strips[1].tiles
+    assert [(tile.row, tile.worst) for tile in tiles] == [(0, False), (1, False)]
+    for tile, shift in zip(tiles, (2, 5), strict=True):
+        truth, labels = scene(), labels_of(scene(), shift)
+        known = [np.sum((truth == s) & (labels == i)) / np.sum(((truth == s) | (labels == i)) & (truth > 0))
+                 for i, (s, _) in enumerate(TARGETS[:3], 1)]  # fmt: skip
+        assert tile.iou == pytest.approx(np.mean(known)) and tile.note == f"IoU {100 * tile.iou:.0f}"
+
+
+def test_the_fit_is_that_of_the_best_segment_of_the_class():
+    truth = np.array([[1, 1, 1, 1, 2, 2, 0, 0]])
+    ids = np.array([[5, 5, 5, 6, 7, 7, 7, 5]])
+    kinds = {5: 1, 6: 1, 7: 9}
+    assert thing_iou(truth, {1: 1, 2: 2}, ids, kinds) == pytest.approx((3 / 4 + 0) / 2)  # 7 is of another class
+    assert thing_iou(truth, {}, ids, kinds) is None and thing_iou(truth, {3: 1}, ids, kinds) is None
+
+
+def test_photographs_are_left_out_on_demand(results):
+    tile = load_gallery(result_table(load_grid(results, "demo")), photographs=False).images[0].strips[0].tiles[0]
+    colors = {tuple(c) for c in np.unique(tile.picture.reshape(-1, 3), axis=0)}
+    assert colors == {render.NEUTRAL, (160, 160, 166), (255, 255, 255), (0, 0, 0)}
 
 
 def test_images_that_most_methods_have_come_first(results):

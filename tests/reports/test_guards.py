@@ -7,6 +7,7 @@ import pytest
 from reports.guards import check
 from reports.records import load_grid
 from reports.tables import result_table
+from tests.reports.sweep import write_ablation
 
 
 def guards(results):
@@ -23,8 +24,15 @@ def change(results, run_id, edit):
 
 def test_all_hold_on_the_sweep(results):
     found = guards(results)
-    assert len(found) >= 9
+    assert len(found) >= 12
+    missing = found.pop("Every row has a result of every seed")
     assert all(guard.holds and not guard.detail for guard in found.values())
+    assert missing.detail == "Missing in point2mask, P1 (1); fdd, P1 (0, 1); agmm, P1 (0, 1)."
+
+
+def test_all_hold_on_the_ablation(ablation):
+    grid = load_grid(ablation, "p2m_sinkhorn_iterations")
+    assert all(guard.holds for guard in check(grid, result_table(grid)))
 
 
 def test_a_claim_about_nothing_is_not_made(results):
@@ -43,6 +51,9 @@ CASES = {
         images={"8": [0, 0, 0, 0, 0, 0]}
     ),
     "All rows come from one code revision": lambda r: r["provenance"].update(revision="def456"),
+    "No metric of a run has a category that others of its data set do not know": lambda r: r["metrics"]["val"][
+        "panoptic"
+    ].update(zebra={"iou": 0.0, "tp": 0, "fp": 1, "fn": 0, "is_thing": True}),
     "No row comes from uncommitted code": lambda r: r["provenance"].update(dirty=True),
 }
 
@@ -52,6 +63,23 @@ def test_a_guard_is_broken_by_its_case(results, claim):
     change(results, "psps-s1", CASES[claim])
     guard = guards(results)[claim]
     assert not guard.holds and "psps" in guard.detail
+
+
+@pytest.mark.parametrize(
+    ("schedule", "told"),
+    [
+        ({"epochs": 20}, "20 epochs, not 24 epochs"), ({"batch_size": 16}, "batch 16, not 8"),
+        ({"epochs": None, "steps": 500}, "500 steps, not 24 epochs"),
+        ({"decay_at": [0.75]}, "decay after 0.75 of the run, not after 15 and 20 of 24 epochs"),
+    ],
+)  # fmt: skip
+def test_another_schedule_than_the_papers_is_told(tmp_path, schedule, told):
+    write_ablation(tmp_path, shifts={"80": 2, "100": 4})
+    for seed in range(3):
+        change(tmp_path, f"p2m_sinkhorn_iterations-80-s{seed}", lambda r: r["config"]["schedule"].update(schedule))
+    grid = load_grid(tmp_path, "p2m_sinkhorn_iterations")
+    guard = next(g for g in check(grid, result_table(grid)) if "effective batch" in g.claim)
+    assert guard.detail == f"Broken by point2mask, P1, method.iterations=80 ({told})."
 
 
 def test_points_are_compared_between_runs_of_one_seed(results):

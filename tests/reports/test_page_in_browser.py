@@ -34,7 +34,7 @@ function look(frame) {
   const tables = [...page.querySelectorAll("table.results")];
   const quality = tables[0], heads = [...quality.tHead.rows[quality.tHead.rows.length - 1].cells];
   const pq = heads.findIndex((head) => head.textContent === "PQ");
-  const order = () => [...quality.tBodies[0].rows].map((row) => row.cells[0].textContent);
+  const order = () => [...quality.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[0].textContent);
   const found = {
     scrollWidth: root.scrollWidth, innerWidth: frame.contentWindow.innerWidth, ground,
     rows: tables.map((table) => [...table.tBodies[0].rows].map((row) => row.cells.length)),
@@ -42,15 +42,38 @@ function look(frame) {
     titles: heads.map((head) => [head.textContent, head.title]),
     digits: [...quality.tBodies[0].rows].map((row) => right(row.cells[pq])),
     images: [...page.images].map((image) => [image.naturalWidth, image.width, image.alt]),
+    plots: [...page.querySelectorAll("figure.plot svg")].map((svg) => [svg.getBoundingClientRect().width,
+      getComputedStyle(svg.querySelector("text")).fill, contrast(svg.querySelector("text"))]),
+    claims: [...page.querySelectorAll("table.claims tbody tr")].map((row) => row.cells[2].textContent.trim()),
     outside: [...page.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > root.clientWidth + 1
       && !e.closest(".scroll")).map((e) => e.tagName),
-    contrast: [".facts", ".about", ".terms dd", ".good", "tr.unfinished td"].map((q) => contrast(page.querySelector(q))),
+    contrast: [".facts", ".about", ".terms dd", ".good", "tr.unfinished td"]
+      .map((q) => page.querySelector(q)).filter(Boolean).map(contrast),
     before: order(),
   };
   heads[pq].querySelector("button").click();
   found.down = order();
   heads[pq].querySelector("button").click();
   found.up = order();
+  const input = page.querySelector("input[data-filters]");
+  const filter = (text) => { input.value = text; input.dispatchEvent(new Event("input"));
+                             return [order(), page.getElementById("shown").textContent,
+                                     [...tables[1].tBodies[0].rows].filter((row) => !row.hidden).length]; };
+  found.filtered = filter(found.words = FILTER);
+  found.nothing = filter("no such row")[0];
+  found.all = filter("")[0];
+  const dialog = page.getElementById("run");
+  found.closed = dialog.open;
+  [...quality.tBodies[0].rows].find((row) => row.cells[0].textContent === OPENED).cells[2].click();
+  const box2 = dialog.getBoundingClientRect();
+  found.panel = {
+    open: dialog.open, title: dialog.querySelector("h2").textContent, text: dialog.textContent,
+    heads: [...dialog.querySelectorAll("h3")].map((head) => head.textContent), bold: dialog.querySelectorAll("b").length,
+    images: dialog.querySelectorAll("img").length, lines: dialog.querySelectorAll("polyline").length,
+    inside: box2.left >= 0 && box2.right <= root.clientWidth + 1, contrast: contrast(dialog.querySelector(".body")),
+  };
+  dialog.querySelector("button.close").click();
+  found.panel.closed = !dialog.open;
   const box = quality.closest(".scroll");
   box.scrollLeft = 10000;
   found.scrolled = box.scrollLeft;
@@ -90,13 +113,14 @@ def page(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def look(browse, page, tmp_path_factory):
-    """What the browser shows of the page in a frame: (width, flags) -> dict."""
+    """What the browser shows of a page in a frame, filtered by words and with a row opened: (width, flags) -> dict."""
 
-    def look(width, *flags):
+    def look(width, *flags, page=page, words="point2mask", opened="point2mask"):
         outer = tmp_path_factory.mktemp("outer") / "outer.html"
         source = html.escape(page.read_text(encoding="utf-8"), quote=True)
         outer.write_text(
-            f'<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark"><script>{LOOK}</script>'
+            f'<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
+            f"<script>const FILTER = {json.dumps(words)}, OPENED = {json.dumps(opened)};{LOOK}</script>"
             f'<pre id="found"></pre><iframe style="border:0;width:{width}px;height:900px" onload="look(this)" '
             f'srcdoc="{source}"></iframe>', encoding="utf-8",
         )  # fmt: skip
@@ -153,6 +177,52 @@ def test_tables_have_a_cell_for_every_heading_in_every_row(wide):
 def test_digits_of_equal_place_stand_below_each_other(wide):
     """Right edges of the means: 81.8 of "81.8 ± 4.3" and 84.9, which has no ±."""
     assert max(wide["digits"]) - min(wide["digits"]) < 0.5
+
+
+def test_words_filter_rows_in_both_tables(wide):
+    assert wide["filtered"] == [["point2mask"], "1 of 4 rows", 1]
+    assert wide["nothing"] == [] and wide["all"] == wide["up"]
+
+
+@pytest.mark.parametrize("width", [NARROW, WIDE])
+def test_a_click_opens_the_runs_of_a_row(width, narrow, wide):
+    panel = {NARROW: narrow, WIDE: wide}[width]["panel"]
+    assert panel["open"] and panel["closed"] and panel["inside"] and panel["title"] == "point2mask, P1"
+    assert panel["heads"] == ["Seed 0: done", "Seed 1: diverged", "Pictures"]
+    assert panel["images"] == 2  # its pseudo label and its prediction
+    assert "python -m benchmark.run grid=demo method=point2mask" in panel["text"]
+    assert "<b>loss nan</b>" in panel["text"] and panel["bold"] == 0  # text from files stays text
+    assert panel["contrast"] >= 4.5
+
+
+def test_no_panel_is_open_at_first(narrow, wide):
+    assert not narrow["closed"] and not wide["closed"]
+
+
+@pytest.fixture(scope="module")
+def ablated(look, ablation, tmp_path_factory):
+    """The page of the ablation, of a copy of its results, its first row opened."""
+    results = tmp_path_factory.mktemp("copy") / "results"
+    shutil.copytree(ablation, results)
+    page = build_report(results, "p2m_sinkhorn_iterations")
+    return look(WIDE, "--blink-settings=preferredColorScheme=0", page=page, words="iterations 80 above", opened="point2mask")
+
+
+def test_claims_and_plots_of_an_ablation(ablated):
+    assert ablated["claims"] == ["holds", "holds"]
+    assert len(ablated["plots"]) == 5
+    for width, fill, contrast in ablated["plots"]:
+        assert width > 200 and contrast >= 4.5
+        assert fill == ablated["plots"][0][1]  # the page's own ink
+    assert ablated["scrollWidth"] <= WIDE and ablated["outside"] == []
+
+
+def test_the_panel_of_a_row_has_a_curve_for_every_seed(ablated):
+    panel = ablated["panel"]
+    assert panel["heads"] == ["Seed 0: done", "Seed 1: done", "Seed 2: done"]
+    assert panel["lines"] == 3 * 3  # loss, labeler, head
+    assert panel["title"] == "point2mask, P1, method.iterations=120"  # the first row, sorted by PQ
+    assert "keybaselinethis runmethod.iterations40120" in panel["text"] and "95 % over seeds" in panel["text"]
 
 
 def test_every_picture_of_the_gallery_is_decoded(narrow, wide):

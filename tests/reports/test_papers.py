@@ -12,12 +12,13 @@ from reports.papers import differences
 from reports.records import load_grid, load_record
 from reports.tables import result_table
 from reports.writers import to_csv, to_markdown
-from tests.reports.sweep import record, write_run
+from tests.reports.sweep import PAPER, metrics, record, write_run
 from tests.reports.test_tables import csv_rows, markdown_rows
 
 UNITS = {"equal": "Equal Division", "nearest": "Nearest gt Point", "centroid": "Nearest Centroid", "new": None}
 DEMO = {"scale": "demo", "model": {"name": "tiny"}, "dataset": {"name": "scenes", "points": {"count": 1}}}
-PAPER = {"scale": "paper", "model": {"name": "r50"}, "dataset": {"name": "voc", "points": {"count": 1}}}
+VOC24 = ["schedule.epochs=24", "schedule.decay_at=[0.625,0.8333333333333334]", "schedule.batch_size=8"]
+COCO15 = ["schedule.epochs=15", "schedule.decay_at=[0.5333333333333333,0.8]", "schedule.batch_size=16"]
 
 
 def write_grid(results, rows, table="point2mask/T5", axis="method.units", configs=None, **changes):
@@ -84,8 +85,8 @@ def test_the_notes_say_source_setting_and_why_nothing_is_comparable(tmp_path):
 def test_equal_settings_are_told_row_by_row(tmp_path):
     table = write_grid(tmp_path, UNITS, configs={"equal": PAPER, "nearest": PAPER})
     assert note(table, "Ours").startswith(
-        "Ours has the data set, scale, network and supervision of the paper in point2mask, P1, method.units=equal; "
-        "point2mask, P1, method.units=nearest;"
+        "Ours has the data set, scale, network, supervision and, where it is known, schedule of the paper in point2mask, "
+        "P1, method.units=equal; point2mask, P1, method.units=nearest;"
     )
     assert "network tiny, not R50 (point2mask, P1, method.units=centroid)" in note(table, "The paper's numbers are not")
 
@@ -129,21 +130,24 @@ def test_a_run_without_a_record_has_the_papers_numbers(tmp_path):
 
 def test_a_grid_without_paper_rows_has_no_columns_and_notes_of_papers(results):
     table = result_table(load_grid(results, "demo"))
-    assert not [column for column in table.columns if not column.measured]
-    assert "paper" not in "".join(table.notes).lower()
+    assert not [column for column in table.columns if column.key.startswith("paper_") or column.key == "verdict"]
+    assert not [text for text in table.notes if "paper" in text.lower()]
 
 
 @pytest.mark.parametrize(
     ("words", "table", "row", "expected"),
     [
-        (["scale=paper", "dataset.name=voc"], "T1", "Point2Mask R50", []),
-        (["scale=paper", "dataset.name=voc", "model=swin_l"], "T1", "Point2Mask Swin-L", []),
-        (["scale=paper_coco", "dataset.name=coco"], "T2", "Point2Mask R50", []),
+        (["scale=paper", "dataset.name=voc", *VOC24], "T1", "Point2Mask R50", []),
+        (["scale=paper", "dataset.name=voc", "model=swin_l", *VOC24], "T1", "Point2Mask Swin-L", []),
+        (["scale=paper_coco", "dataset.name=coco", *COCO15], "T2", "Point2Mask R50", []),
+        (["scale=paper", "dataset.name=voc", *VOC24[:2]], "T1", "Point2Mask R50", ["batch 16, not 8"]),
         (["scale=paper", "dataset.name=coco"], "T2", "Point2Mask R50", ["scale paper, not paper_coco"]),
         (["scale=paper", "dataset.name=voc", "dataset.points.count=10"], "T1", "PSPS", ["supervision P10, not P1"]),
-        (["scale=paper", "dataset.name=voc"], "T1", "Point2Mask R50, COCO", ["not pretrained on COCO"]),
+        (["scale=paper", "dataset.name=voc", *VOC24], "T1", "Point2Mask R50, COCO", ["not pretrained on COCO"]),
+        (["scale=paper", "dataset.name=voc", *VOC24, "init_from=other"], "T1", "Point2Mask R50, COCO", []),
+        (["scale=paper", "dataset.name=voc", *VOC24, "init_from=other"], "T1", "Point2Mask R50", ["pretrained"]),
         (["scale=paper", "dataset.name=voc"], "T1", "Panoptic FPN", ["supervision P1, not M"]),
-        (["scale=paper"], "T1", "Point2Mask R101", ["data set coco_panoptic, not VOC", "network r50, not R101"]),
+        (["scale=paper", *VOC24], "T1", "Point2Mask R101", ["data set coco_panoptic, not VOC", "network r50, not R101"]),
     ],
 )
 def test_differences_of_a_config_and_a_setting(tmp_path, words, table, row, expected):
@@ -159,3 +163,47 @@ def test_a_run_on_masks_is_compared_with_full_supervision(tmp_path):
     run = load_record(tmp_path, "a")
     assert differences(run, paper_table("point2mask/T1").row("Panoptic SegFormer").setting) == []
     assert differences(run, paper_table("point2mask/T1").row("PSPS").setting) == ["supervision M, not P1"]
+
+
+def test_sparse_label_maps_and_clicks_are_compared_as_far_as_they_say_what_they_are(tmp_path):
+    config = {**PAPER, "model": {"name": "r101"}, "schedule": {"epochs": 80}}
+    maps = {"kind": "sparse label maps", "points_per_target": None, "boxes": 0, "masks": 0}
+    write_run(tmp_path, record("a", "agmm_semantic", 0, config=config, supervision=maps))
+    write_run(tmp_path, record("b", "agmm_semantic", 0, config=config, supervision={**maps, "kind": "20 clicks"}))
+    setting = paper_table("agmm/voc_points").row("AGMM").setting
+    assert differences(load_record(tmp_path, "a"), setting) == []
+    assert differences(load_record(tmp_path, "b"), setting) == ["supervision 20 clicks, not points"]
+
+
+def test_comparable_cells_have_a_gap_and_a_verdict(tmp_path):
+    table = write_grid(tmp_path, UNITS, configs={"equal": PAPER, "nearest": PAPER})
+    values = [row.values for row in table.rows]
+    ours = values[0]["pq"].mean
+    assert values[0]["paper_gap"] == pytest.approx(ours - 0.524)
+    assert [v["verdict"] for v in values] == ["above (n = 1: noise not known)"] * 2 + ["not comparable", ""]
+    assert table.rows[2].verdicts["pq"].why.startswith("data set scenes, not VOC")
+    assert list(table.rows[0].verdicts) == ["pq", "pq_th", "pq_st"]
+    (quality, _) = markdown_rows(to_markdown(table))
+    assert quality[0]["gap"] == f"{100 * (ours - 0.524):+.1f}" and quality[2]["gap"] == "–"
+
+
+@pytest.mark.parametrize(("state", "verdict"), [("failed", "failed (RuntimeError)"), ("planned", "not run")])
+def test_a_cell_that_is_not_done_has_a_verdict(tmp_path, state, verdict):
+    reason = {"class": "RuntimeError", "message": "x", "log_tail": [], "command": ""}
+    table = write_grid(tmp_path, {"equal": "Equal Division"}, state=state, reason=reason, metrics=None)
+    assert table.rows[0].values["verdict"] == verdict
+
+
+def test_a_row_without_panoptic_quality_is_judged_by_miou(tmp_path):
+    config = {**PAPER, "model": {"name": "r101"}, "schedule": {"epochs": 80}}
+    semantic = {"val": {"panoptic": None, "semantic": {**metrics(2)["val"]["semantic"], "source": "semantic map"}},
+                "labels_train": None, "labels_val": None,
+                "variants": {"best": metrics(1)["val"]}}  # fmt: skip
+    maps = {"kind": "sparse label maps", "points_per_target": None, "boxes": 0, "masks": 0}
+    table = write_grid(tmp_path, {"adaptive": "AGMM"}, "agmm/voc_points", "method.mixture.sigma", {"adaptive": config},
+                       metrics=semantic, supervision=maps)  # fmt: skip
+    row = table.rows[0].values
+    assert row["verdict"] == "mIoU above (n = 1: noise not known)" and row["miou_best"].mean > row["miou"].mean
+    (quality, _) = markdown_rows(to_markdown(table))
+    assert "PQ" not in quality[0] and {"mIoU", "mIoU best", "paper mIoU"} <= quality[0].keys()
+    assert build_report(tmp_path, "g").exists()

@@ -5,8 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from reports.records import frame, load_grid, load_record
+from reports.measures import frame
+from reports.records import grid_names, load_grid, load_record
 from tests.reports.sweep import record, write_run
+
+
+def test_members_of_a_grid_are_grids(results):
+    content = (results / "demo" / "grid.json").read_text()
+    (results / "whole" / "demo").mkdir(parents=True)
+    (results / "whole" / "grid.json").write_text(content.replace('"grid": "demo"', '"grid": "whole"'))
+    (results / "whole" / "demo" / "grid.json").write_text(content)
+    assert grid_names(results) == ["demo", "whole", "whole/demo"]
+    assert {cell.grid for cell in load_grid(results, "whole/demo").cells} == {"demo"}
+    assert {cell.grid for cell in load_grid(results, "whole").cells} == {"whole"}
 
 
 def test_cells_are_in_table_order_with_their_states(results):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.grid import expand, load_grid
-from benchmark.run import read_request
+from benchmark.expand import expand
+from benchmark.grid import load_grid
+from benchmark.request import read_request
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("methods/*/README.md")])

@@ -45,7 +45,8 @@ def exists(path, document):
     if (ROOT / path).exists() or (document.parent / path).exists():
         return True
     name = path.rstrip("/")
-    return "/" not in name and any(next(ROOT.glob(f"{top}/**/{name}"), None) for top in ("methods", "benchmark", "reports"))
+    tops = ("methods", "benchmark", "reports", "slurm")
+    return "/" not in name and any(next(ROOT.glob(f"{top}/**/{name}"), None) for top in tops)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)

@@ -8,6 +8,7 @@ import resource
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -138,7 +139,7 @@ def execute(run: Run, config: Mapping[str, Any], command: str, listener: Listene
     handler = logging.FileHandler(run.log_file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
-    logging.captureWarnings(True)
+    _log_warnings()
     began = time.monotonic()
     owner = asdict(Owner.here(job))
     earlier = run.update(config=config, command=command, state=State.RUNNING, reason=None, owner=owner, started=now()).get(
@@ -167,6 +168,14 @@ def execute(run: Run, config: Mapping[str, Any], command: str, listener: Listene
         logging.getLogger().removeHandler(handler)
         handler.close()
     return State.DONE
+
+
+def _log_warnings() -> None:
+    """Warnings go into the log by kind and text alone: where libraries are installed is no part of a record."""
+    warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}"
+    # Lightning's hint quotes the paths of the command line; what is installed beside a local run does not concern it
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
+    logging.captureWarnings(True)
 
 
 def _description(config: Mapping[str, Any]) -> dict[str, Any]:

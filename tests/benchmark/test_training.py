@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -358,6 +359,19 @@ def test_a_nan_loss_ends_its_run_with_a_sentence_and_the_others_go_on(tmp_path, 
     assert "Traceback" not in "\n".join(reason["log_tail"])  # a sentence is enough
     report = (tmp_path / "quickstart" / "report" / "table.md").read_text()
     assert "diverged" in report and "not finite at step 2" in report
+
+
+@pytest.mark.slow
+def test_warnings_are_logged_without_paths():
+    """In a process of its own: pytest has its hands on warnings too."""
+    code = (
+        "import logging, warnings; from benchmark.execute import _log_warnings; logging.basicConfig(format='%(message)s');"
+        "_log_warnings(); warnings.warn('odd', RuntimeWarning);"
+        "warnings.warn('The `srun` command is available on your system but is not used. HINT: /place/of/python')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and "RuntimeWarning: odd\n" in done.stderr
+    assert "<string>" not in done.stderr and "srun" not in done.stderr and "/place" not in done.stderr
 
 
 @pytest.mark.parametrize("method", ["semantics_nearest", "psps"])

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from benchmark import execute as execute_module
+from benchmark import stages
 from benchmark.build import points_of
 from benchmark.configs import compose_run
 from benchmark.execute import execute
@@ -85,7 +85,7 @@ def trained_behind_the_trap(data, results, method, monkeypatch):
     config = photograph_config(data, results, method)
     points = [points_of(config, split) for split in ("train", "val")]
     masks = [data / "panoptic_train", data / "panoptic_val"]
-    monkeypatch.setattr(execute_module, "_evaluate", lambda *arguments: {})
+    monkeypatch.setattr(stages, "_evaluate", lambda *arguments: {})
     run = Run(results, "run")
     with trap(*masks):
         state = execute(run, config, "command", Interrupted())

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from benchmark import execute as execute_module
+from benchmark import stages
 from benchmark.build import build_model
 from benchmark.configs import compose_run
 from benchmark.data.scenes import CATEGORIES
@@ -411,14 +411,14 @@ def masks_opened(tmp_path, monkeypatch, method):
     request = read_request(words)
     ((cell, run),) = plan(load_grid(request.grid), request)  # draws the points
     ends = []
-    train = execute_module.train
+    train = stages.train
 
     def watched(*arguments):
         result = train(*arguments)
         ends.append(len(files))
         return result
 
-    monkeypatch.setattr(execute_module, "train", watched)
+    monkeypatch.setattr(stages, "train", watched)
     with opened_files() as files:
         assert execute(run, cell.config, "command", Interrupted()) == State.DONE
     (end,) = ends

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from benchmark.optimizers import build_optimizer, decay_factor
 from benchmark.runs import Diverged, Run
 from benchmark.stopping import Preempted, preemption_asked, stop_if_asked
 from methods.base.model import Model
-from methods.base.types import PointBatch, Progress, collate
+from methods.base.types import PointBatch, PointSample, Progress, collate
 
 SLOW_PARAMETERS = ("encoder.backbone.", "network.backbone.", "sampling_offsets", "reference_points")
 """Parameters that get ``backbone_lr_factor`` of the learning rate, as in Deformable DETR and Panoptic SegFormer."""
@@ -98,6 +98,21 @@ class EpochKeys(Dataset):
         return self.dataset.item(index, epoch)
 
 
+class Collation:
+    """Puts samples into a batch and lets the model's preparation work on it: what a loader's worker does.
+
+    Args:
+        prepare: of `Model.preparation`.
+    """
+
+    def __init__(self, prepare: Callable[[PointBatch], Any] | None):
+        self.prepare = prepare
+
+    def __call__(self, samples: Sequence[PointSample]) -> PointBatch:
+        batch = collate(samples)
+        return batch if self.prepare is None else replace(batch, prepared=self.prepare(batch))
+
+
 def parameter_groups(model: nn.Module, lr: float, backbone_lr_factor: float) -> list[dict[str, Any]]:
     """The optimiser's groups: the learning rate for all but `SLOW_PARAMETERS`, which get ``backbone_lr_factor`` of it."""
     slow, usual = [], []
@@ -137,7 +152,7 @@ def train(
     board = run.folder / "tensorboard" if config["tensorboard"] else None
     run.guard()
     log = MetricsLog(run.metrics_file, start, enabled=fabric.global_rank == 0, tensorboard=board)
-    batches = iter(_loader(config, dataset, schedule, start, fabric))
+    batches = iter(_loader(config, dataset, model, schedule, start, fabric))
     watch = model.stopwatch
     wrapped.train()
     for step in range(start, schedule.total_steps):
@@ -209,14 +224,16 @@ def mixed_precision(precision: str, device: torch.device) -> AbstractContextMana
     return nullcontext()
 
 
-def _loader(config: Mapping[str, Any], dataset: Dataset, schedule: Schedule, start: int, fabric: Fabric) -> DataLoader:
+def _loader(
+    config: Mapping[str, Any], dataset: Dataset, model: Model, schedule: Schedule, start: int, fabric: Fabric
+) -> DataLoader:
     sampler = StepBatches(
         len(dataset),  # type: ignore[arg-type]
         config["schedule"]["batch_size"], config["seed"], start, schedule.total_steps, fabric.global_rank, fabric.world_size,
     )
     workers = config["workers"]
     return DataLoader(
-        EpochKeys(dataset), batch_sampler=sampler, collate_fn=collate, num_workers=workers,
+        EpochKeys(dataset), batch_sampler=sampler, collate_fn=Collation(model.preparation()), num_workers=workers,
         persistent_workers=workers > 0, pin_memory=fabric.device.type == "cuda",
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 EMPTY_BOX = 0.5
@@ -216,20 +217,30 @@ def boxes_of(segment_ids: Tensor, count: int, size: tuple[int, int], empty_box: 
     near, far = (1 - empty_box) / 2, (1 + empty_box) / 2
     central = torch.tensor([width * near, height * near, width * far, height * far], device=device)
     boxes = central.repeat(count, 1)
-    ids, rows, cols = _pixels(segment_ids[:height, :width], count)
-    if not ids.numel():
+    ids = segment_ids[:height, :width]
+    if not count:
         return boxes
-    low = torch.full((count, 2), float("inf"), device=device)
-    high = torch.full((count, 2), -1.0, device=device)
-    place = torch.stack([cols, rows], dim=1).float()
-    index = ids[:, None].expand(-1, 2)
-    low.scatter_reduce_(0, index, place, "amin")
-    high.scatter_reduce_(0, index, place, "amax")
-    found = high[:, 0] >= 0
-    boxes[found] = torch.cat([low, high + 1], dim=1)[found]
+    extents = _extents(ids, count) if device.type == "cpu" else _scattered_extents(ids, count)
+    found = extents[:, 2] > 0
+    boxes[found] = extents[found]
     return boxes
 
 
-def _pixels(segment_ids: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def _extents(segment_ids: Tensor, count: int) -> Tensor:
+    """(n, 4) float32 extents of the targets on the CPU; zeros for one without a pixel."""
+    found = ndimage.find_objects(segment_ids.numpy(), max_label=count)
+    places = [(0, 0, 0, 0) if e is None else (e[1].start, e[0].start, e[1].stop, e[0].stop) for e in found]
+    return torch.tensor(places, dtype=torch.float32)
+
+
+def _scattered_extents(segment_ids: Tensor, count: int) -> Tensor:
+    """`_extents` on any device."""
     rows, cols = torch.nonzero((segment_ids > 0) & (segment_ids <= count), as_tuple=True)
-    return segment_ids[rows, cols].long() - 1, rows, cols
+    ids = segment_ids[rows, cols].long() - 1
+    low = torch.full((count, 2), float("inf"), device=ids.device)
+    high = torch.zeros(count, 2, device=ids.device)
+    place = torch.stack([cols, rows], dim=1).float()
+    index = ids[:, None].expand(-1, 2)
+    low.scatter_reduce_(0, index, place, "amin")
+    high.scatter_reduce_(0, index, place + 1, "amax")
+    return torch.where(high[:, :1] > 0, torch.cat([low, high], dim=1), 0.0)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.ops.rasterize import dilated_points, resample
+from methods.ops.full_size import class_probabilities
+from methods.ops.rasterize import dilated_points
 
 
 def present_probabilities(
@@ -37,8 +38,7 @@ def present_probabilities(
         (c, height, width) float32 probabilities in [0, 1] and (c,) int64, their classes in ascending order.
     """
     present = torch.unique(classes)
-    full = resample(logits.float(), size, input_size, size)
-    probs = (full[present] - full.logsumexp(dim=0)).exp()
+    probs = class_probabilities(logits, present, size, input_size)
     squares = dilated_points(xy, torch.searchsorted(present, labels), len(present), size, dilation)
     return torch.maximum(probs, squares.float()), present
 

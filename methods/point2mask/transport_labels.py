@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from methods.ops.full_size import cheapest_supplier
+from methods.ops.rasterize import resample
 from methods.ops.unit_transport import Solver, transport_offsets
-from methods.point2mask.cost import at_pixels
 
 __all__ = ["Solver", "claimed_segments", "supplier_scores", "transport_offsets"]
 
@@ -22,14 +23,17 @@ def supplier_scores(costs: Tensor, offsets: Tensor, size: tuple[int, int]) -> Te
     Returns:
         (n, height, width) float32.
     """
-    return offsets[:, None, None] - at_pixels(costs, size)
+    return offsets[:, None, None] - resample(costs, size, size, size)
 
 
-def claimed_segments(scores: Tensor, probs: Tensor, rows: Tensor, is_thing: Tensor, stuff_threshold: float) -> Tensor:
+def claimed_segments(
+    costs: Tensor, offsets: Tensor, probs: Tensor, rows: Tensor, is_thing: Tensor, stuff_threshold: float
+) -> Tensor:
     """Segment ids where every target is a supplier: the plan decides things and stuff alike.
 
     Args:
-        scores: (n, h, w) float, largest at the target that a pixel belongs to; n may be 0.
+        costs: (n, gh, gw) float32 on the grid; n may be 0.
+        offsets: (n,) float32; zeros give the minimum-cost assignment.
         probs: (c, h, w) float probabilities of the classes that occur.
         rows: (n,) int64 in ``0 .. c - 1``, the class of each target in ``probs``.
         is_thing: (n,) bool.
@@ -39,9 +43,10 @@ def claimed_segments(scores: Tensor, probs: Tensor, rows: Tensor, is_thing: Tens
     Returns:
         (h, w) int64, 0 = void, ``i + 1`` = target ``i``; the lowest target on ties.
     """
-    if not len(scores):
-        return torch.zeros(scores.shape[1:], dtype=torch.int64, device=scores.device)
-    owners = scores.max(dim=0).indices
+    size = tuple(probs.shape[1:])
+    if not len(costs):
+        return torch.zeros(size, dtype=torch.int64, device=probs.device)
+    owners = cheapest_supplier(costs, offsets, size)
     certainty = probs.gather(0, rows[owners][None])[0]
     unsure = ~is_thing[owners] & (certainty < stuff_threshold)
     return torch.where(unsure, 0, owners + 1)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base.backbones import IMAGENET_MEAN, IMAGENET_STD
+from methods.base.backbones import IMAGENET_MEAN, IMAGENET_STD, STRIDES
+from methods.base.labels import Movable
 from methods.base.point_losses import dilated_label_maps
 from methods.base.types import PointBatch
 from methods.ops.rasterize import UNLABELLED
 from methods.point2mask.spanning_tree import SpanningTree, spanning_trees
 from methods.point2mask.tree_energy import tree_energy_loss
+
+FINEST_STRIDE = STRIDES[1]
+"""Pixels per cell of the finest encoder map, where the semantic branch has its logits."""
 
 
 def color_trees(images: Tensor, padding: Tensor, grid: tuple[int, int]) -> list[SpanningTree]:
@@ -34,6 +39,20 @@ def color_trees(images: Tensor, padding: Tensor, grid: tuple[int, int]) -> list[
     return spanning_trees((resized - mean) / std, [(height, width) for height, width in sides.tolist()])
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedTrees(Movable):
+    """`color_trees` of a batch at a grid (height, width), made before the batch reached the device."""
+
+    grid: tuple[int, int]
+    trees: list[SpanningTree]
+
+
+def prepared_trees(batch: PointBatch) -> PreparedTrees:
+    """The trees that `color_tree_loss` wants, at the size of the finest encoder map."""
+    grid = tuple(-(-side // FINEST_STRIDE) for side in batch.input_size)
+    return PreparedTrees(grid, color_trees(batch.images, batch.padding, grid))
+
+
 def color_tree_loss(
     logits: Sequence[Tensor], batch: PointBatch, sigma: float = 0.02, normalizer: Literal["all", "unlabelled"] = "all",
     dilation: int = 17, reference_side: int | None = 600,
@@ -42,7 +61,7 @@ def color_tree_loss(
 
     Args:
         logits: (B, K, h, w) float class logits of each layer, covering the padded input.
-        batch: images with points.
+        batch: images with points; trees that `prepared_trees` made of it are taken.
         sigma: of the filter, θ2 of the supplement.
         normalizer: the cells that the sum over all cells is divided by (supplement: all; released code: those that no
             dilated point covers).
@@ -57,5 +76,7 @@ def color_tree_loss(
         labelled = dilated_label_maps(batch, grid, dilation, reference_side) != UNLABELLED
     # layers side by side as channels: all of them are filtered in one sweep along the trees
     probs = torch.cat([layer.float().softmax(dim=1) for layer in logits], dim=1)
-    trees = color_trees(batch.images, batch.padding, grid)
+    prepared = batch.prepared
+    known = isinstance(prepared, PreparedTrees) and prepared.grid == grid
+    trees = prepared.trees if known else color_trees(batch.images, batch.padding, grid)
     return tree_energy_loss(probs, trees, labelled, sigma, divide_by=normalizer)

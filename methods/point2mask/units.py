@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from methods.ops.assignment import DistanceScale, distance_likelihood
+from methods.ops.full_size import cheapest_supplier
 from methods.ops.geodesic import batched_geodesic_distances
 from methods.ops.rasterize import point_cells
-from methods.point2mask.cost import at_pixels, supply_costs
+from methods.point2mask.cost import supply_costs
 
 
 def nearest_owners(distances: Tensor, size: tuple[int, int], scale: DistanceScale = DistanceScale()) -> Tensor:
@@ -32,7 +33,7 @@ def nearest_owners(distances: Tensor, size: tuple[int, int], scale: DistanceScal
     """
     if not len(distances):
         return torch.full(size, -1, device=distances.device)
-    return at_pixels(supply_costs(distances, scale), size).min(dim=0).indices
+    return cheapest_supplier(supply_costs(distances, scale), None, size)
 
 
 def likeliest_owners(distances: Tensor, weights: Tensor, scale: DistanceScale = DistanceScale()) -> Tensor:
@@ -60,7 +61,7 @@ def owned_counts(owners: Tensor, consumers: Tensor, count: int) -> Tensor:
     Returns:
         (n,) float64, not negative; with a supplier for each, the sum is the number of consumers.
     """
-    return torch.bincount(owners[consumers & (owners >= 0)], minlength=count).double()
+    return torch.bincount(_members(owners, consumers), minlength=count + 1)[1:].double()
 
 
 def equal_counts(consumers: Tensor, count: int) -> Tensor:
@@ -77,13 +78,18 @@ def centroids(owners: Tensor, consumers: Tensor, count: int) -> Tensor:
     Returns:
         (n, 2) int64 row and column; -1 for an empty region.
     """
-    rows, cols = torch.nonzero(consumers & (owners >= 0), as_tuple=True)
-    owner = owners[rows, cols]
-    sums = torch.zeros(count, 2, dtype=torch.float64, device=owners.device)
-    sums.index_add_(0, owner, torch.stack([rows, cols], dim=1).double())
-    members = torch.bincount(owner, minlength=count)
-    means = (sums / members.clamp(min=1)[:, None]).long()
-    return torch.where(members[:, None] > 0, means, -1)
+    members = _members(owners, consumers)
+    areas = torch.bincount(members, minlength=count + 1)[1:, None]
+    places = torch.meshgrid(*(torch.arange(side, device=owners.device) for side in owners.shape), indexing="ij")
+    # sums of whole numbers: exact in double precision, in any order
+    sums = [torch.bincount(members, place.flatten().double(), minlength=count + 1)[1:] for place in places]
+    means = (torch.stack(sums, dim=1) / areas.clamp(min=1)).long()
+    return torch.where(areas > 0, means, -1)
+
+
+def _members(owners: Tensor, consumers: Tensor) -> Tensor:
+    """(h * w,) int64: 1 + the owner of each consumer, 0 for pixels that are none or have none."""
+    return torch.where(consumers, owners + 1, 0).flatten()
 
 
 def centroid_sources(

@@ -34,16 +34,16 @@ _TAYLOR = [math.log(2.0) ** k / math.factorial(k) for k in range(14)]
 _CUTOFF_F, _HALF_F = np.float32(_CUTOFF), np.float32(0.5)
 
 
-def _exp2(x):
+def exp2(x):
     """2^x for ``_CUTOFF <= x <= 0`` (clamped below), to one or two units in the last place; only in compiled code.
 
     Whole part into the exponent bits, Taylor series on [-1/2, 1/2] for the rest. A plain ``2.0**x`` calls the C library,
     which keeps the loops around it from being vectorised and costs ten times as much.
     """
-    raise NotImplementedError("_exp2 has a compiled form only")
+    raise NotImplementedError("exp2 has a compiled form only")
 
 
-@overload(_exp2)
+@overload(exp2)
 def _exp2_compiled(x):
     if x == types.float32:
 
@@ -120,7 +120,7 @@ def _block_weights(
             continue
         into = weights[used]
         for j in range(shift.shape[0]):
-            into[j] = _exp2(level - row[j] - shift[j])
+            into[j] = exp2(level - row[j] - shift[j])
         for j in range(shift.shape[0]):
             total[j] += into[j]
         active[used] = i
@@ -199,7 +199,7 @@ def log2_row_sum(
     gap = _largest_gap(row, potential, shift)
     rest = 0.0
     for j in range(row.shape[0]):
-        rest += demand[j] / total[j] * _exp2(potential - row[j] - shift[j] - gap)
+        rest += demand[j] / total[j] * exp2(potential - row[j] - shift[j] - gap)
     return gap + math.log2(rest)
 
 

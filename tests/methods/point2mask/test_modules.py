@@ -14,7 +14,7 @@ from methods.base.types import PseudoLabels
 from methods.ops.assignment import DistanceScale
 from methods.ops.geodesic import NEIGHBOURS, batched_geodesic_distances
 from methods.point2mask.boundary import boundary_loss
-from methods.point2mask.cost import at_pixels, path_costs, supply_costs
+from methods.point2mask.cost import path_costs, supply_costs
 from methods.point2mask.low_boundary import StructuredEdges, structured_edge_detector, structured_edges
 from methods.point2mask.transport_labels import claimed_segments
 from methods.point2mask.units import (
@@ -63,7 +63,6 @@ def test_supply_costs_are_sums_or_shares_of_their_maximum():
     assert supply_costs(distances, scale).tolist() == [[[0.0, 2.0]], [[4.0, 4.0]]]
     torch.testing.assert_close(supply_costs(distances, scale, normalise=True).max(), torch.tensor(1.0), atol=1e-5, rtol=0)
     assert supply_costs(torch.zeros(0, 2, 2), normalise=True).shape == (0, 2, 2)
-    assert at_pixels(torch.zeros(0, 2, 2), (4, 6)).shape == (0, 4, 6)
 
 
 # --- unit numbers -----------------------------------------------------------------------------------------------------
@@ -161,12 +160,13 @@ def test_an_image_without_suppliers_has_no_units():
 
 
 def test_claimed_stuff_is_void_where_its_class_is_unlikely():
-    scores = torch.tensor([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 1.0]]])  # the thing owns pixel 0, the stuff pixels 1 and 2
+    costs = torch.tensor([[[0.0, 1.0, 1.0]], [[0.5, 0.5, 0.5]]])  # the thing owns pixel 0, the stuff pixels 1 and 2
+    offsets = torch.tensor([0.0, 0.25])
     probs = torch.tensor([[[0.1, 0.7, 0.2]], [[0.9, 0.3, 0.8]]])
     rows, is_thing = torch.tensor([0, 1]), torch.tensor([True, False])
-    assert claimed_segments(scores, probs, rows, is_thing, 0.5).tolist() == [[1, 0, 2]]
-    assert claimed_segments(scores, probs, rows, is_thing, 0.0).tolist() == [[1, 2, 2]]
-    assert (claimed_segments(scores[:0], probs[:0], rows[:0], is_thing[:0], 0.5) == 0).all()
+    assert claimed_segments(costs, offsets, probs, rows, is_thing, 0.5).tolist() == [[1, 0, 2]]
+    assert claimed_segments(costs, offsets, probs, rows, is_thing, 0.0).tolist() == [[1, 2, 2]]
+    assert (claimed_segments(costs[:0], offsets[:0], probs[:0], rows[:0], is_thing[:0], 0.5) == 0).all()
 
 
 # --- boundary loss ----------------------------------------------------------------------------------------------------

@@ -1,11 +1,17 @@
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader
 
+from benchmark.train import Collation
+from methods.base.types import PointSample
 from methods.point2mask.tree_energy import tree_filter
-from methods.point2mask.tree_loss import color_tree_loss, color_trees
+from methods.point2mask.tree_loss import color_tree_loss, color_trees, prepared_trees
 from tests.methods.stand_ins import point_batch, point_labels
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+SIZES = (64, 96), (80, 64)
 
 
 def batch_of(*sizes):
@@ -27,6 +33,21 @@ def test_trees_span_the_valid_part_of_each_image():
     batch = batch_of((64, 96), (80, 64), (64, 70))
     trees = color_trees(batch.images, batch.padding, (10, 12))
     assert [tree.size for tree in trees] == [(8, 12), (10, 8), (8, 9)]
+
+
+def test_trees_that_a_loader_worker_made_are_taken_and_change_nothing():
+    points = point_labels([(10, 10, 0), (50, 40, 1)], [0, 2])
+    samples = [PointSample(0.5 + torch.rand(3, *size) / 20, points, i, size) for i, size in enumerate(SIZES)]
+    loader = DataLoader(samples, batch_size=2, collate_fn=Collation(prepared_trees), num_workers=1)
+    batch = next(iter(loader))
+    assert [tree.size for tree in batch.prepared.trees] == [(8, 12), (10, 8)]
+    logits = [torch.randn(2, 4, 10, 12)]
+    without = replace(batch, prepared=None)
+    assert torch.equal(color_tree_loss(logits, batch), color_tree_loss(logits, without))
+    wrong = replace(batch, images=torch.rand_like(batch.images))  # the trees are not made again from other colours
+    assert torch.equal(color_tree_loss(logits, wrong), color_tree_loss(logits, batch))
+    finer = [torch.randn(2, 4, 20, 24)]  # of another grid they are
+    assert torch.equal(color_tree_loss(finer, batch), color_tree_loss(finer, without))
 
 
 def test_padding_has_no_influence():

@@ -51,4 +51,4 @@ def read_panoptic_png(path: Path, what: str = "panoptic PNG") -> np.ndarray:
         raise DataError(f"The {what} {path} is no PNG file; ids do not survive other formats.")
     if head[_BIT_DEPTH_AT] != 8:
         raise DataError(f"The {what} {path} has {head[_BIT_DEPTH_AT]} bits per channel, segment ids need 8.")
-    return decode_ids(np.asarray(image)[..., :3])
+    return decode_ids(np.asarray(image.convert("RGBX") if image.mode == "RGB" else image))

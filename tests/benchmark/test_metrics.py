@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from functools import reduce
 
 import numpy as np
@@ -70,6 +71,14 @@ def test_overlaps_counts_every_pair(first, second):
 
 def test_empty_maps_have_no_overlap():
     assert overlaps(np.zeros((0, 4), np.int64), np.zeros((0, 4), np.int64)) == {}
+
+
+def test_overlaps_of_more_pairs_than_the_table_starts_with():
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 2**31, (2, 90, 70))
+    second[:, 35:] = first[:, 35:] = 7
+    expected = Counter(zip(first.ravel().tolist(), second.ravel().tolist(), strict=True))
+    assert overlaps(first, second) == expected and expected[7, 7] == 90 * 35
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import dijkstra
 
+from benchmark.speed.plain import grid_graph
+from benchmark.speed.plain import scipy_distances as single_source_distances
 from methods.ops.geodesic import NEIGHBOURS, batched_geodesic_distances, geodesic_distances
 
 
@@ -27,11 +27,8 @@ def edges_of(costs):
 def scipy_distances(costs, sources):
     """Minimum over single-source SciPy runs on the explicit sparse graph (explicit zeros stay edges, inf are left out)."""
     height, width = costs.shape[:2]
-    start, end, cost = edges_of(costs.astype(np.float32).astype(np.float64))
-    finite = np.isfinite(cost)
-    graph = csr_matrix((cost[finite], (start[finite], end[finite])), shape=(height * width,) * 2)
     cells = np.asarray(sources)
-    runs = dijkstra(graph, indices=cells[:, 0] * width + cells[:, 1])
+    runs = single_source_distances(grid_graph(costs), cells[:, 0] * width + cells[:, 1])
     return runs.min(axis=0).reshape(height, width)
 
 

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmark.speed.plain import two_logsumexp_sinkhorn
 from methods.ops.transport import sinkhorn, sinkhorn_batch, solve_transport
 from methods.ops.transport.problem import checked_problem
 from methods.ops.transport.sinkhorn import _until, iterate_padded
@@ -12,12 +13,7 @@ from methods.ops.transport.sinkhorn import _until, iterate_padded
 
 def literal_sinkhorn(cost, supply, demand, eps, iterations):
     """The two update lines of the papers, without any rearrangement. The plan as (n, m)."""
-    log_supply, log_demand = (supply.double() + 1e-8).log(), (demand.double() + 1e-8).log()
-    u, v, cost = torch.ones_like(log_supply), torch.ones_like(log_demand), cost.double()
-    for _ in range(iterations):
-        v = v + eps * (log_demand - torch.logsumexp((u[:, None] + v - cost) / eps, dim=0))
-        u = u + eps * (log_supply - torch.logsumexp((u[:, None] + v - cost) / eps, dim=1))
-    return ((u[:, None] + v - cost) / eps).exp()
+    return two_logsumexp_sinkhorn(cost.double(), supply, demand, eps, iterations).plan(cost.double(), eps)
 
 
 def problem(seed, count, size, kind="uniform", scale=1.0, demands="ones"):

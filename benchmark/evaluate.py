@@ -94,15 +94,17 @@ class Evaluator:
         semantic = MeanIoU(len(self.categories), self.categories.names)
         for item in self._watched(what, dataset, indices):
             size = (item.record.height, item.record.width)
-            labelling = self.model.label(collate([item.sample]).to(self.device), [size])
+            pictured = book is not None and book.wants(item)
+            labelling = self.model.label(collate([item.sample]).to(self.device), [size], with_evidence=pictured)
             ids = labelling.labels[0].segment_ids.cpu().numpy()
             targets = targets_of(item.sample, labelling.labels[0], self.categories)
             quality.update(item.record.id, ids, targets, item.annotation.ids, item.annotation.segments)
             if labelling.semantic_logits is not None:
                 predicted = enlarged_classes(labelling.semantic_logits, item.sample.image.shape[-2:], size)
                 semantic.update(predicted, class_map(item.annotation, self.categories))
-            if book is not None:
+            if pictured:
                 book.add_labels(item, ids, targets)
+                book.add_evidence(item, labelling.evidence[0])
         branch = {"source": "semantic branch", **semantic.state()} if semantic.confusion.any() else None
         return {"quality": quality.state(), "semantic": branch}
 

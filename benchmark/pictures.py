@@ -1,7 +1,10 @@
-"""The gallery images of a run, kept as COCO-style id maps: labels, prediction and ground truth of the same images."""
+"""The gallery images of a run: labels, prediction and ground truth of the same images as COCO-style id maps, and the maps
+that the labels were decided from."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,13 @@ from PIL import Image
 
 from benchmark.data.segment_ids import encode_ids
 from benchmark.runs import write_json_atomically
+from benchmark.scalar_maps import gray_map
+from methods.base.evidence import Evidence
 from methods.base.types import Categories
 
 
 class PictureBook:
-    """Collects id maps of chosen images under ``folder`` and writes the index last.
+    """Collects maps of chosen images under ``folder`` and writes the index last.
 
     Args:
         folder: the run's pictures folder.
@@ -29,15 +34,34 @@ class PictureBook:
         self.categories, self.with_images = categories, with_images
         self.entries: dict[int, dict[str, Any]] = {}
 
+    def wants(self, item: Any) -> bool:
+        """Whether an image is one of the gallery."""
+        return item.index in self.indices
+
     def add_labels(self, item: Any, ids: np.ndarray, targets: list[tuple[int, int]]) -> None:
         """Keep pseudo labels: ``ids`` (H, W) with target index + 1, ``targets`` (segment id, category id)."""
-        if item.index in self.indices:
+        if self.wants(item):
             segments = [{"id": i + 1, "category_id": category} for i, (_, category) in enumerate(targets)]
             self._keep(item, "labels", ids, segments)
 
+    def add_evidence(self, item: Any, evidence: Sequence[Evidence]) -> None:
+        """Keep the maps that the pseudo labels were decided from, as grayscale of their own resolution or less
+        (`benchmark.scalar_maps`); the index has what they are and between which values they lie."""
+        if not self.wants(item):
+            return
+        entry = self._entry(item)
+        entry["maps"] = []
+        for each in evidence:
+            stored = gray_map(each.values.cpu().numpy())
+            file = f"{entry['key']}_map_{_slug(each.name)}.png"
+            self._save(Image.fromarray(stored.gray), file)
+            told = {"name": each.name, "about": each.about, "bright": each.bright, "unit": each.unit}
+            ends = {"low": stored.low, "high": stored.high}
+            entry["maps"].append({**told, "missing": each.missing, **ends, "file": file})
+
     def add_prediction(self, item: Any, ids: np.ndarray, segments: list[dict[str, Any]]) -> None:
         """Keep a panoptic prediction."""
-        if item.index in self.indices:
+        if self.wants(item):
             self._keep(item, "prediction", ids, segments)
 
     def write(self) -> None:
@@ -92,6 +116,11 @@ class PictureBook:
         temporary = self.folder / f".{name}.partial"
         picture.save(temporary, format="PNG", optimize=True)
         temporary.replace(self.folder / name)
+
+
+def _slug(name: str) -> str:
+    """A name as part of a file name: lower case letters and digits, joined by hyphens."""
+    return "-".join(re.findall(r"[a-z0-9]+", name.lower()))
 
 
 def _image(item: Any) -> Image.Image:

@@ -26,9 +26,9 @@ from benchmark.runs import write_json_atomically
 from reports import render
 from reports.claims import judge_claims
 from reports.gallery import load_gallery
+from reports.grids import grid_names, load_grid
 from reports.latex import to_latex
 from reports.page import page
-from reports.records import grid_names, load_grid
 from reports.reproduction import write_reproductions
 from reports.sources import SOURCES, digests, staleness
 from reports.tables import result_table

@@ -1,21 +1,22 @@
 """The papers' claims judged by a grid's cells: which cells a claim is about, their numbers, the verdict by each metric.
 
-Cells that differ in an axis that the claim does not name (another scale, another number of points) are compared apart, each
-with a verdict of its own.
+Claims about a member of a grid are judged by the member's table: it has the cells that other members have as well, under the
+axes that the claim names. Cells that differ in an axis that the claim does not name (another scale, another number of
+points) are compared apart, each with a verdict of its own.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmark.papers import METRICS, all_claims
 from benchmark.papers.claims import CLAIM_METRICS, Claim
+from reports.grids import Grid
 from reports.measures import image_sums
-from reports.records import Grid
 from reports.rows import POINTS_AXES, Row, axis_text
-from reports.tables import ResultTable
+from reports.tables import ResultTable, result_table
 from reports.verdicts import ClaimVerdict, Comparison, Measured, Outcome, claim_verdict, compare
 
 
@@ -47,16 +48,35 @@ class JudgedClaim:
 
 
 def judge_claims(grid: Grid, table: ResultTable) -> list[JudgedClaim]:
-    """The verdicts on all claims about a grid, in the papers' order; a claim without results once, as not run.
+    """The verdicts on all claims about a grid and its members, in the papers' order; a claim without results once, as not
+    run.
 
     A metric that none of the cells measured (no head, no PQ) is left out unless none of the claim's metrics was measured.
     """
+    in_members = member_names(grid)
+    tables = [(table, [row for row in table.rows if row.cells[0].grid not in in_members])]
+    tables += [(each, each.rows) for each in map(result_table, grid.members)]
     judged: list[JudgedClaim] = []
     for claim in all_claims():
-        rows = [row for row in table.rows if row.cells[0].grid in claim.grids]
-        if rows:
-            judged += _judge(claim, rows, table.name)
+        found: list[JudgedClaim] = []
+        for each, rows in tables:
+            about = [row for row in rows if row.cells[0].grid in claim.grids]
+            verdicts = _judge(claim, about, each.name) if about else []
+            found += [one for one in verdicts if not any(_same(one, other) for other in found)]
+        if len({one.grid for one in found}) > 1:
+            found = [replace(one, context=", ".join(filter(None, [f"grid={one.grid}", one.context]))) for one in found]
+        judged += found
     return judged
+
+
+def member_names(grid: Grid) -> set[str]:
+    """The names, as cells have them, of the grids that a grid is composed of and whose own files are there."""
+    return {cell.grid for member in grid.members for cell in member.cells}
+
+
+def _same(first: JudgedClaim, second: JudgedClaim) -> bool:
+    """Whether two members compare the very same numbers."""
+    return (first.metric, first.context, first.verdict) == (second.metric, second.context, second.verdict)
 
 
 def _judge(claim: Claim, rows: Sequence[Row], name: Callable[[Row], str]) -> list[JudgedClaim]:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from benchmark.data.segment_ids import decode_ids
 from reports import render
+from reports.maps import StoredMap, map_terms, read_map
 from reports.records import Record
 from reports.render import Picture
 from reports.strips import Gallery, GalleryImage, Strip, Tile, mark_worst, thing_iou
@@ -35,7 +36,10 @@ SAFE_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 @dataclass(slots=True)
 class _Source:
-    """The picture index of one row's run: entries by (split, key); its points name the categories and tell stuff."""
+    """The picture index of one row's run: entries by (split, key); its points name the categories and tell stuff.
+
+    ``decisive`` collects the maps that its labels were decided from, as they are drawn.
+    """
 
     name: str
     row: int
@@ -43,6 +47,7 @@ class _Source:
     entries: dict[tuple[str, str], Mapping[str, Any]]
     names: dict[int, str] = field(default_factory=dict)
     stuff: set[int] = field(default_factory=set)
+    decisive: list[StoredMap] = field(default_factory=list)
 
 
 def load_gallery(table: ResultTable, photographs: bool = True) -> Gallery:
@@ -68,7 +73,8 @@ def load_gallery(table: ResultTable, photographs: bool = True) -> Gallery:
     stuff = set().union(*(source.stuff for source in sources))
     images = [_image(place, sources, names, stuff, problems, photographs) for place in shown]
     images.sort(key=lambda image: -image.spread)  # stable: images that as many rows have stay in order
-    return Gallery(tuple(mark_worst(images)), tuple(dict.fromkeys(problems)))
+    terms = map_terms([(source.name, each) for source in sources for each in source.decisive])
+    return Gallery(tuple(mark_worst(images)), tuple(dict.fromkeys(problems)), terms)
 
 
 def _read_index(name: str, row: int, record: Record, problems: list[str]) -> _Source | None:
@@ -76,8 +82,9 @@ def _read_index(name: str, row: int, record: Record, problems: list[str]) -> _So
     try:
         source = _Source(name, row, path.parent, {})
         for entry in json.loads(path.read_text(encoding="utf-8")):
-            if not SAFE_KEY.fullmatch(entry["key"]):
-                raise ValueError(f"the key {entry['key']!r} is not a file name")
+            for name in (entry["key"], *(each["file"] for each in entry.get("maps", ()))):
+                if not SAFE_KEY.fullmatch(name):
+                    raise ValueError(f"the key {name!r} is not a file name")
             source.entries[str(entry["split"]), entry["key"]] = entry
             _name_categories(entry, source)
     except FileNotFoundError:
@@ -97,7 +104,10 @@ def _name_categories(entry: Mapping[str, Any], source: _Source) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """What one run stored of an image of ``size`` (height, width), all enlarged by ``factor``."""
+    """What one run stored of an image of ``size`` (height, width), all enlarged by ``factor``.
+
+    ``decisive`` has the maps that its labels were decided from: what they show, and their pictures.
+    """
 
     name: str
     row: int
@@ -106,6 +116,7 @@ class _Drawn:
     points: Sequence[Mapping[str, Any]]
     maps: dict[str, NDArray[np.int64] | None]
     pictures: dict[str, Picture | None]
+    decisive: list[tuple[str, Picture | None]]
     photograph: Picture | None
     categories: set[int]
     ious: dict[str, float | None]
@@ -125,13 +136,20 @@ def _image(
             run = source.folder.parent.name
             problems.append(f"The pictures of {key} in {run} can't be drawn ({type(error).__name__}: {error}).")
     strips = [Strip("Points and ground truth", (*_points_tiles(drawn), *_truth_tiles(drawn)))] if drawn else []
-    for which, title in (("labels", "Pseudo labels"), ("prediction", "Predictions")):
-        if any(one.pictures[which] is not None for one in drawn):
-            tiles = tuple(Tile(one.name, one.pictures[which], one.row, one.ious[which]) for one in drawn)
-            strips.append(Strip(title, tiles))
+    strips += _kind_strip(drawn, "labels", "Pseudo labels")
+    if tiles := tuple(Tile(one.name, drawing, one.row, detail=told) for one in drawn for told, drawing in one.decisive):
+        strips.append(Strip("Distance and cost maps", tiles))
+    strips += _kind_strip(drawn, "prediction", "Predictions")
     categories = set().union(*(one.categories for one in drawn))
     legend = {names.get(c, f"category {c}"): render.category_color(c, stuff=c in stuff) for c in sorted(categories)}
     return GalleryImage(key, str(having[0].entries[place].get("image_id", key)), split, tuple(strips), legend)
+
+
+def _kind_strip(drawn: Sequence[_Drawn], which: str, title: str) -> list[Strip]:
+    """The strip of labels or predictions, if any run stored them."""
+    if all(one.pictures[which] is None for one in drawn):
+        return []
+    return [Strip(title, tuple(Tile(one.name, one.pictures[which], one.row, one.ious[which]) for one in drawn))]
 
 
 def _drawn(source: _Source, entry: Mapping[str, Any], stuff: set[int], photographs: bool) -> _Drawn:
@@ -149,7 +167,10 @@ def _drawn(source: _Source, entry: Mapping[str, Any], stuff: set[int], photograp
     photograph = _read(source.folder / f"{entry['key']}_image.png", size) if photographs else None
     enlarged = None if photograph is None else render.enlarged(photograph, factor)
     shown = size[0] * factor, size[1] * factor
-    return _Drawn(source.name, source.row, shown, factor, points, maps, pictures, enlarged, categories, ious)
+    stored = [read_map(source.folder, raw) for raw in entry.get("maps", ())]
+    decisive = [(each.told, each.drawn(shown, points, factor, maps["labels"])) for each in stored]
+    source.decisive += stored
+    return _Drawn(source.name, source.row, shown, factor, points, maps, pictures, decisive, enlarged, categories, ious)
 
 
 def _fit(

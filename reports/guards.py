@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from benchmark.metrics import PanopticResult
 from benchmark.papers.schedules import schedule_differences
 from benchmark.runs import State
+from reports.grids import Grid
 from reports.papers import SCALES
-from reports.records import Grid, Record
+from reports.records import Record
 from reports.tables import ResultTable
 
 SHOWN_CHARACTERS = 12

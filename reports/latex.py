@@ -58,9 +58,12 @@ def _cell(column: Column, text: str, more: str) -> str:
 
 
 def _line(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    """A line of a table. A bracket or star at its start would be an argument of the rule or line break before it."""
+    line = " & ".join(cells) + r" \\"
+    return f"{{}}{line}" if line.startswith(("[", "*")) else line
 
 
 def latex_text(text: str) -> str:
-    """Text from a record that can't be a command; what LaTeX has a sign for is written with it."""
-    return "".join(ESCAPES.get(sign, sign) for sign in " ".join(text.split()))
+    """Text from a record that can't be a command; what LaTeX has a sign for is written with it, control characters (an
+    error message may have some) are left out. Other than Latin letters need LuaLaTeX or XeLaTeX."""
+    return "".join(ESCAPES.get(sign, sign) for sign in " ".join(text.split()) if sign.isprintable())

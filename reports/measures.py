@@ -7,7 +7,8 @@ import pandas as pd
 from benchmark.label_quality import IMAGE_SUMS
 from benchmark.statistics import ImageSums
 from reports.columns import VARIANTS
-from reports.records import STAGES, Grid, Record, number
+from reports.grids import Grid
+from reports.records import STAGES, Record, number
 
 BY_IMAGE = {
     f"{split}_{key}": (split, part, whole)

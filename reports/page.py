@@ -19,10 +19,11 @@ from reports.claims import JudgedClaim, evidence, summary
 from reports.columns import Column
 from reports.curves import read_curve
 from reports.gallery import Gallery
+from reports.grids import Grid
 from reports.guards import check
 from reports.hard_images import hard_images
 from reports.plots import MOST_ROWS, draw_plots
-from reports.records import Grid, Record
+from reports.records import Record
 from reports.run_details import flat, run_details
 from reports.tables import ResultTable, Stat
 from reports.verdicts import Outcome

@@ -14,7 +14,8 @@ from benchmark.configs import ConfigError
 from benchmark.papers import DATA, METRICS, PaperRow, PaperTable, Setting, paper_table
 from benchmark.papers.schedules import schedule_differences
 from reports.columns import Column
-from reports.records import Cell, Grid, Record
+from reports.grids import Cell, Grid
+from reports.records import Record
 
 SCALES = {"voc": "paper", "coco": "paper_coco"}
 """Data set of a paper -> the scale with its input size and schedule."""
@@ -29,10 +30,14 @@ Reference = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """The paper rows that a grid's cells stand for, their tables, and what is wrong with names that are not known."""
+    """The paper rows that a grid's cells stand for, their tables, and what is wrong with names that are not known.
+
+    ``further`` are rows that a cell stands for as well, in a grid that this one is composed of.
+    """
 
     tables: Mapping[str, PaperTable] = field(default_factory=dict)
     rows: Mapping[Reference, PaperRow] = field(default_factory=dict)
+    further: Mapping[Reference, PaperRow] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
     def row(self, cell: Cell) -> PaperRow | None:
@@ -56,21 +61,21 @@ class Citation:
 def cite(grid: Grid) -> Citation:
     """The paper rows of a grid. A name that `benchmark.papers` does not have is a problem to tell, not an error."""
     names = dict.fromkeys((cell.paper_table, cell.paper_row) for cell in grid.cells if cell.paper_table and cell.paper_row)
-    tables: dict[str, PaperTable] = {}
-    rows: dict[Reference, PaperRow] = {}
+    known: dict[Reference, PaperRow] = {}
     problems = []
-    for of, name in names:
+    for of, name in dict.fromkeys([*names, *(reference for cell in grid.cells for reference in cell.further)]):
         try:
-            table = paper_table(of)
-            row = table.row(name)
+            row = paper_table(of).row(name)
         except ConfigError as error:
             problems.append(str(error))
             continue
         if row.contradicted:
-            problems.append(f"the row '{name}' of {table.name} is no target. {row.contradicted}")
+            problems.append(f"the row '{name}' of {of} is no target. {row.contradicted}")
         else:
-            tables[of], rows[of, name] = table, row
-    return Citation(tables, rows, tuple(dict.fromkeys(problems)))
+            known[of, name] = row
+    rows = {reference: known[reference] for reference in names if reference in known}
+    tables = {of: paper_table(of) for of, _ in rows}
+    return Citation(tables, rows, known, tuple(dict.fromkeys(problems)))
 
 
 def paper_values(row: PaperRow | None) -> dict[str, float]:
@@ -97,6 +102,28 @@ def paper_notes(citation: Citation, rows: Sequence[tuple[str, PaperRow | None, S
     remarks = [("table", table.note) for table in citation.tables.values()]
     remarks += [(f"row {row.name}", text) for _, row, _ in cited for text in (row.note, row.slip, row.inconsistent)]
     return notes + [f"Paper, {what}: {text}" for what, text in dict.fromkeys(remarks) if text]
+
+
+def further_notes(citation: Citation, rows: Iterable[tuple[str, PaperRow | None, Cell]]) -> list[str]:
+    """Where papers print other numbers for the same experiment: those of the rows that members of a grid stand for. Tables
+    with one and with two digits may print the same number, so that one digit is compared.
+
+    Args:
+        citation: of the grid.
+        rows: name, paper row and first cell of each row of our table.
+    """
+    notes = []
+    for name, shown, cell in rows:
+        for of, other in cell.further:
+            row = citation.further.get((of, other))
+            if row is None or shown is None:
+                continue
+            both = {key: (value, shown.values.get(key, value)) for key, value in row.values.items()}
+            apart = {key: theirs for key, (theirs, beside) in both.items() if f"{theirs:.1f}" != f"{beside:.1f}"}
+            if apart:
+                printed = ", ".join(f"{METRICS[key]} {value:g}" for key, value in apart.items())
+                notes.append(f"{name} is also the row {other} of {row.source}, which prints {printed}.")
+    return list(dict.fromkeys(notes))
 
 
 def _comparability(cited: Sequence[tuple[str, PaperRow, Sequence[Record]]]) -> list[str]:

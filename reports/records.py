@@ -1,13 +1,11 @@
 """Run records as typed objects.
 
 A report must say what happened to every cell of a grid. So nothing here fails because one record is missing, half written
-or of an unknown form: such a cell becomes a `Record` with a state and a reason of its own. Only a grid file that can't be
-read is an error.
+or of an unknown form: such a cell becomes a `Record` with a state and a reason of its own.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,83 +95,6 @@ class Record:
         """Mean time of one stage per training step."""
         steps = self.timings.get("steps")
         return self.timings[stage] / steps if steps and stage in self.timings else None
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One cell of a grid: its run, the axis values and seed that name it in tables, and the paper row it stands for.
-
-    ``grid`` is the grid that the cell belongs to, also where another grid is composed of several. ``paper_table``
-    (``<paper>/<table>``) is the table that ``paper_row`` is a row of.
-    """
-
-    record: Record
-    axes: Mapping[str, Any]
-    seed: int | None
-    grid: str = ""
-    paper_table: str | None = None
-    paper_row: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A grid's cells in table order."""
-
-    name: str
-    title: str
-    cells: tuple[Cell, ...]
-
-    @property
-    def records(self) -> list[Record]:
-        """Every run once, in table order (a run may be in several cells)."""
-        return list({cell.record.run_id: cell.record for cell in self.cells}.values())
-
-
-def load_grid(results_dir: Path | str, grid: str) -> Grid:
-    """Read ``<results_dir>/<grid>/grid.json`` and the records of its runs.
-
-    Raises:
-        FileNotFoundError: there is no such grid; lists those that exist.
-        ValueError: the grid file is not a grid.
-    """
-    results = Path(results_dir)
-    path = results / grid / "grid.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        own = str(content.get("grid") or grid)
-        order = [str(run_id) for run_id in content["runs"]]
-        listed = [(str(cell["run_id"]), _cell(cell, own, content)) for cell in content.get("cells", [])]
-    except FileNotFoundError:
-        known = ", ".join(grid_names(results)) or "none"
-        raise FileNotFoundError(f"There is no grid '{grid}' in {results} (known: {known}).") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a grid file ({type(error).__name__}: {error}); run the grid to write it.") from None
-    named = {run_id for run_id, _ in listed}
-    listed += [(run_id, {"axes": {}, "seed": None, "grid": own}) for run_id in order if run_id not in named]
-    place = {run_id: index for index, run_id in enumerate(order)}
-    listed.sort(key=lambda cell: place.get(cell[0], len(order)))
-    records = {run_id: load_record(results, run_id) for run_id in dict.fromkeys(run_id for run_id, _ in listed)}
-    cells = (
-        Cell(records[run_id], **cell | {"seed": records[run_id].seed if cell["seed"] is None else cell["seed"]})
-        for run_id, cell in listed
-    )
-    return Grid(grid, str(content.get("title") or grid), tuple(cells))
-
-
-def _cell(raw: Mapping[str, Any], grid: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "axes": dict(raw["axes"]),
-        "seed": raw.get("seed"),
-        "grid": raw.get("grid") or grid,
-        "paper_table": raw.get("paper_table") or content.get("paper_table"),
-        "paper_row": raw.get("paper_row"),
-    }
-
-
-def grid_names(results_dir: Path) -> list[str]:
-    """The grids of a results folder, sorted; ``<grid>/<member>`` for those that another grid is composed of."""
-    found = [path for pattern in ("*/grid.json", "*/*/grid.json") for path in results_dir.glob(pattern)]
-    return sorted(path.parent.relative_to(results_dir).as_posix() for path in found)
 
 
 def load_record(results_dir: Path | str, run_id: str) -> Record:

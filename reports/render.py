@@ -1,6 +1,7 @@
-"""Pictures of segment id maps and points: arrays in, arrays out.
+"""Pictures of segment id maps, maps of numbers and points: arrays in, arrays out.
 
 A category has the same colour everywhere, in every report; instances of a category differ in lightness; stuff is pale.
+Numbers are dark where they are low and bright where they are high, in a map that is read without colour vision as well.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ from __future__ import annotations
 import base64
 import colorsys
 import io
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -23,9 +24,14 @@ Picture = NDArray[np.uint8]
 NEUTRAL = (236, 236, 238)
 OUTLINE = (40, 40, 44)
 LIGHTNESS = (0.52, 0.66, 0.40, 0.74, 0.46, 0.60)
+NUMBERS = colormaps["viridis"]
+"""Sequential and perceptually uniform, its lightness rises evenly."""
 GOLDEN = 0.6180339887498949
+LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 MARGIN = 8
 LINE = 22
+LEAST_TILE = 240
+"""Width and height that a contact sheet keeps for a tile, in pixels."""
 SHEET_COLUMNS = 6
 MANY_POINTS = 25
 """From more points on, marks are smaller."""
@@ -78,6 +84,35 @@ def draw_outlines(ids: NDArray[np.int64]) -> Picture:
     return picture
 
 
+def draw_values(values: NDArray[np.floating], size: tuple[int, int]) -> Picture:
+    """Colour a map of numbers between its ends, resized bilinearly.
+
+    Args:
+        values: (h, w), NaN where there is none: such cells are neutral. Equal values are as low as can be.
+        size: (height, width) of the picture.
+    """
+    known = np.isfinite(values)
+    low, high = (values[known].min(), values[known].max()) if known.any() else (0.0, 1.0)
+    shares = np.where(known, (values - low) / ((high - low) or 1.0), 0.0)
+    total, weight = (_resized(part, size, Image.Resampling.BILINEAR) for part in (shares, known))
+    colors = NUMBERS(total / np.maximum(weight, np.finfo(np.float32).tiny), bytes=True)[..., :3].copy()
+    colors[_resized(known, size, Image.Resampling.NEAREST) == 0] = NEUTRAL
+    return colors
+
+
+def _resized(values: NDArray[Any], size: tuple[int, int], how: Image.Resampling) -> NDArray[np.float32]:
+    return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size[::-1], how))
+
+
+def with_outlines(picture: Picture, ids: NDArray[np.int64]) -> Picture:
+    """A picture with the outlines of an id map of its size, black where it is bright and white where it is dark."""
+    edges = outlines(ids)
+    bright = picture.astype(np.float32) @ LUMINANCE > 127
+    drawn = picture.copy()
+    drawn[edges & bright], drawn[edges & ~bright] = 0, 255
+    return drawn
+
+
 def draw_points(picture: Picture, points: Sequence[Mapping[str, Any]], factor: int = 1) -> Picture:
     """Mark points: white discs for things, white squares for stuff, with a dark rim.
 
@@ -100,31 +135,49 @@ def contact_sheet(strips: Sequence[tuple[str, Sequence[tuple[str, Picture | None
     """One picture of all strips of tiles, `SHEET_COLUMNS` a line; a missing picture is left blank below its caption.
 
     Args:
-        strips: (title, tiles), a tile being (caption, picture of any size).
+        strips: (title, tiles), a tile being (caption, picture of any size). A caption is broken into lines as wide as the
+            widest picture, and where it has line breaks.
     """
     font = ImageFont.load_default(size=14)
-    tiles = [tile for _, strip in strips for tile in strip]
-    sizes = [picture.shape[:2] for _, picture in tiles if picture is not None]
-    height = max((size[0] for size in sizes), default=64)
-    width = max([size[1] for size in sizes] + [math.ceil(font.getlength(caption)) for caption, _ in tiles], default=64)
+    sizes = [picture.shape[:2] for _, strip in strips for _, picture in strip if picture is not None]
+    height, width = (max((size[axis] for size in sizes), default=LEAST_TILE) for axis in (0, 1))
+    width = max(width, LEAST_TILE)
     columns = min(SHEET_COLUMNS, max([1, *(len(strip) for _, strip in strips)]))
-    lines = [(title if first == 0 else "", strip[first : first + columns])
-             for title, strip in strips for first in range(0, len(strip), columns)]  # fmt: skip
-    tall = sum(LINE * (1 + bool(title)) + height + MARGIN for title, _ in lines)
-    sheet = Image.new("RGB", (MARGIN + columns * (width + MARGIN), tall + MARGIN), "white")
+    lines = []
+    for title, strip in strips:
+        tiles = [(_broken(caption, font, width), picture) for caption, picture in strip]
+        lines += [(title if first == 0 else "", tiles[first : first + columns]) for first in range(0, len(tiles), columns)]
+    tops = [LINE * (bool(title) + max(len(caption) for caption, _ in line)) for title, line in lines]
+    sheet = Image.new(
+        "RGB", (MARGIN + columns * (width + MARGIN), MARGIN + sum(top + height + MARGIN for top in tops)), "white"
+    )
     draw = ImageDraw.Draw(sheet)
-    top = MARGIN
-    for title, line in lines:
-        if title:
-            draw.text((MARGIN, top), title, fill=(90, 90, 96), font=font)
-            top += LINE
+    down = MARGIN
+    for (title, line), top in zip(lines, tops, strict=True):
+        draw.text((MARGIN, down), title, fill=(90, 90, 96), font=font)
         for column, (caption, picture) in enumerate(line):
             left = MARGIN + column * (width + MARGIN)
-            draw.text((left, top), caption, fill="black", font=font)
+            for number, text in enumerate(caption):
+                draw.text((left, down + LINE * (bool(title) + number)), text, fill="black", font=font)
             if picture is not None:
-                sheet.paste(Image.fromarray(picture), (left, top + LINE))
-        top += LINE + height + MARGIN
+                sheet.paste(Image.fromarray(picture), (left, down + top))
+        down += top + height + MARGIN
     return np.asarray(sheet)
+
+
+def _broken(text: str, font: Any, width: int) -> list[str]:
+    """The lines of a text that is broken between words where it would be wider than ``width`` pixels."""
+    lines = []
+    for part in text.split("\n"):
+        line, *words = part.split() or [""]
+        for word in words:
+            if font.getlength(f"{line} {word}") > width:
+                lines.append(line)
+                line = word
+            else:
+                line = f"{line} {word}"
+        lines.append(line)
+    return lines
 
 
 def png_bytes(picture: Picture) -> bytes:

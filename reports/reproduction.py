@@ -12,9 +12,9 @@ from pathlib import Path
 
 from benchmark.papers import METRICS, Paper, PaperRow, PaperTable, load_paper, paper_names
 from benchmark.runs import write_text_atomically
-from reports.claims import JudgedClaim, judge_claims, scale_of
+from reports.claims import JudgedClaim, judge_claims, member_names, scale_of
+from reports.grids import grid_names, load_grid
 from reports.papers import Reference
-from reports.records import grid_names, load_grid
 from reports.rows import Row, Stat
 from reports.tables import ResultTable, result_table
 from reports.verdicts import CellVerdict, Outcome, Verdict
@@ -57,9 +57,10 @@ def write_reproductions(results_dir: Path, folder: Path) -> list[Path]:
 
 
 def _table(results_dir: Path, name: str) -> tuple[list[JudgedClaim], ResultTable]:
+    """Claims and table of a grid; claims about its members are those of the members, which are grids of their own."""
     grid = load_grid(results_dir, name)
-    table = result_table(grid)
-    return judge_claims(grid, table), table
+    table, elsewhere = result_table(grid), member_names(grid)
+    return [claim for claim in judge_claims(grid, table) if claim.grid not in elsewhere], table
 
 
 def reproduction(scale: str, tables: Mapping[str, tuple[Sequence[JudgedClaim], ResultTable]]) -> str:

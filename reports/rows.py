@@ -15,9 +15,10 @@ from benchmark.papers import METRICS, PaperRow
 from benchmark.runs import State
 from benchmark.statistics import image_interval, pooled
 from reports.columns import IMAGE_COLUMNS, VALUE_COLUMNS
+from reports.grids import Cell
 from reports.measures import BY_IMAGE, image_sums
 from reports.papers import Citation, differences, paper_values
-from reports.records import Cell, Reason, Record
+from reports.records import Reason, Record
 from reports.verdicts import FAILURES, CellVerdict, Verdict, cell_verdict
 
 LONGEST_REASON = 200

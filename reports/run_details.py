@@ -11,8 +11,9 @@ from benchmark.runs import NOT_IDENTITY
 from benchmark.statistics import seed_interval
 from reports.columns import VALUE_COLUMNS
 from reports.curves import Curve, log_tail
+from reports.grids import Grid
 from reports.measures import measures
-from reports.records import Grid, Record
+from reports.records import Record
 from reports.rows import Row, Stat
 from reports.tables import ResultTable
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmark.papers import FOLDER
 from benchmark.runs import Run
-from reports.records import Grid, load_grid
+from reports.grids import Grid, load_grid
 
 SOURCES = "sources.json"
 MISSING = "missing"
@@ -22,8 +22,12 @@ MOST_NAMED = 3
 
 
 def digests(results_dir: Path, folder: str, grid: Grid) -> dict[str, str]:
-    """Name of a source (run ids, `GRID_FILE`, `PAPERS`) -> digest of its bytes, `MISSING` without a file."""
+    """Name of a source (run ids, `GRID_FILE` and those of members, `PAPERS`) -> digest of its bytes, `MISSING` if it has
+    none."""
     found = {GRID_FILE: _digest([results_dir / folder / GRID_FILE]), PAPERS: _digest(sorted(FOLDER.glob("*.yaml")))}
+    for member in grid.members:
+        name = f"{member.name}/{GRID_FILE}"
+        found[name] = _digest([results_dir / name])
     return found | {record.run_id: _digest([Run(results_dir, record.run_id).record_file]) for record in grid.records}
 
 

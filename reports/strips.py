@@ -22,6 +22,7 @@ class Tile:
         row: place in the table of the row that it belongs to, None for points and ground truth.
         iou: how well it fits the things of the ground truth (`thing_iou`), None where that is not known.
         worst: this is the image of the gallery that fits worst in its row.
+        detail: what is to be seen, where tiles of a strip show different things.
     """
 
     caption: str
@@ -29,11 +30,12 @@ class Tile:
     row: int | None = None
     iou: float | None = None
     worst: bool = False
+    detail: str = ""
 
     @property
     def told(self) -> str:
-        """Caption and note."""
-        return ", ".join(filter(None, [self.caption, self.note]))
+        """Caption and note, and the detail on a line of its own."""
+        return "\n".join(filter(None, [", ".join(filter(None, [self.caption, self.note])), self.detail]))
 
     @property
     def note(self) -> str:
@@ -53,7 +55,8 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class GalleryImage:
-    """One image: its points and ground truth once, then labels and predictions of the methods that stored some.
+    """One image: its points and ground truth once, then labels of the methods that stored some, the maps that they were
+    decided from, and predictions.
 
     ``legend`` has the colours (category name -> RGB) that occur.
     """
@@ -77,10 +80,11 @@ class GalleryImage:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """The images of a grid's gallery, and why pictures are missing, in sentences."""
+    """The images of a grid's gallery, why pictures are missing, in sentences, and (name, meaning) of the maps in it."""
 
     images: tuple[GalleryImage, ...]
     problems: tuple[str, ...]
+    terms: tuple[tuple[str, str], ...] = ()
 
 
 def mark_worst(images: Sequence[GalleryImage]) -> list[GalleryImage]:

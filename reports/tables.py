@@ -20,9 +20,9 @@ from reports.columns import (
     VERDICT_COLUMNS,
     Column,
 )
+from reports.grids import Grid
 from reports.measures import frame
-from reports.papers import Citation, cite, paper_notes
-from reports.records import Grid
+from reports.papers import Citation, cite, further_notes, paper_notes
 from reports.rows import Row, Stat, make_rows
 
 __all__ = ["ResultTable", "Row", "Stat", "result_table"]
@@ -110,6 +110,7 @@ def result_table(grid: Grid) -> ResultTable:
     columns = (*NAME_COLUMNS, *_axis_columns(rows), *_value_columns(citation), *STATE_COLUMNS)
     table = ResultTable(grid.title, columns, tuple(rows), tuple(_notes(columns, rows)))
     cited = paper_notes(citation, [(table.name(row), row.paper, row.records) for row in rows])
+    cited += further_notes(citation, [(table.name(row), row.paper, row.cells[0]) for row in rows])
     return replace(table, notes=(*table.notes, *cited))
 
 

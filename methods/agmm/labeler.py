@@ -12,6 +12,7 @@ from methods.agmm.memory import MovingCentres
 from methods.agmm.mixture import HALF, Mixture
 from methods.base.dense_labels import dense_labels
 from methods.base.embedding import LevelProjector, Projection
+from methods.base.evidence import Evidence, split_evidence, valid_part
 from methods.base.head import LOSS_GROUPS
 from methods.base.labeler import PseudoLabeler
 from methods.base.labels import EMPTY_BOX
@@ -124,6 +125,26 @@ class AGMM(PseudoLabeler):
         return dict.fromkeys(LOSS_GROUPS, progress.warmup(self.warmup))
 
     def pseudo_labels(self, maps: AGMMMaps, batch: PointBatch, progress: Progress) -> list[PseudoLabels]:
+        return [
+            dense_labels(segment_ids, points, batch.input_size, empty_box=self.empty_box)
+            for segment_ids, points in zip(self.split.segments(self._images(maps, batch)), batch.points, strict=True)
+        ]
+
+    def evidence(self, maps: AGMMMaps, batch: PointBatch, progress: Progress) -> list[list[Evidence]]:
+        about = "Largest Gaussian of the mixture: how near the pixel's feature is to the mean of a class's labelled pixels."
+        moving = None if self.moving is None else self.moving.centres
+        known = self._sparse_labels(maps, batch)
+        gaussians = self.mixture_objective.gaussians(maps.semantic.logits[-1], maps.features, known, moving)
+        found = []
+        for each, size, assigned in zip(
+            gaussians.amax(dim=1), batch.sizes, split_evidence(self.split, self._images(maps, batch)), strict=True
+        ):
+            likeness = valid_part(each[None], size, batch.input_size)[0]
+            found.append([Evidence("Gaussian mixture", about, "like a labelled pixel", likeness), assigned])
+        return found
+
+    def _images(self, maps: AGMMMaps, batch: PointBatch) -> list[ClassifiedImage]:
+        """What the assignment step is given."""
         images = []
         for logits, rgb, points, size in zip(
             maps.semantic.logits[-1], batch.images, batch.points, batch.sizes, strict=True
@@ -133,10 +154,7 @@ class AGMM(PseudoLabeler):
                 self.objective.dilation, self.objective.reference_side, self.stuff_threshold,
             )
             images.append(ClassifiedImage(rgb, semantics.pixel_classes, semantics.probs, points))
-        return [
-            dense_labels(segment_ids, points, batch.input_size, empty_box=self.empty_box)
-            for segment_ids, points in zip(self.split.segments(images), batch.points, strict=True)
-        ]
+        return images
 
     def losses(
         self, maps: AGMMMaps, labels: list[PseudoLabels], batch: PointBatch, progress: Progress

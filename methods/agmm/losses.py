@@ -184,6 +184,22 @@ class MixtureObjective:
             losses["label"] = self.label_weight * label_mixture_loss(gaussians, known.labels, present, self.factor)
         return losses
 
+    @torch.no_grad()
+    def gaussians(self, logits: Tensor, features: Tensor, known: SparseLabels, moving: Tensor | None = None) -> Tensor:
+        """The Gaussian maps that the losses are taken with, for pictures.
+
+        Args:
+            logits: (B, K, h, w) class logits of the last layer.
+            features, known, moving: as for `losses`.
+
+        Returns:
+            (B, K, h, w) float32 in [0, 1], 0 for classes without a labelled pixel.
+        """
+        features, probs = features.float(), logits.float().softmax(dim=1)
+        present = class_counts(known.labels, probs.shape[1]) > 0
+        means = class_means(features, known.labels, probs.shape[1])
+        return self._gaussians(means, features, probs, known, present, moving)
+
     def _gaussians(
         self, means: Tensor, features: Tensor, probs: Tensor, known: SparseLabels, present: Tensor, moving: Tensor | None
     ) -> Tensor:

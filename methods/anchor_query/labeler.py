@@ -15,6 +15,7 @@ from methods.anchor_query.hand_made import TransportSolver, at_pixels, target_su
 from methods.anchor_query.rounds import RoundOptions
 from methods.base.dense_labels import dense_labels
 from methods.base.embedding import Projection
+from methods.base.evidence import Evidence, euclidean, largest, least, valid_part
 from methods.base.head import LOSS_GROUPS
 from methods.base.instance_losses import (
     ColorPrior,
@@ -41,6 +42,13 @@ CHOICES = {
     "anchor_per": ("target", "point"),
     "spatial_prior": ("none", "learned"),
 }
+
+PATH_DISTANCES = {
+    "geodesic": "Length of the cheapest path over semantics and edges to a target, which takes the pixel.",
+    "transport": "Length of the cheapest path over semantics and edges to a target, with the offset that transport gives "
+    "each target; the nearest takes the pixel.",
+}
+"""Distance by rule -> what its map is."""
 
 
 class AnchorQuery(PseudoLabeler):
@@ -150,20 +158,45 @@ class AnchorQuery(PseudoLabeler):
             for distances, points, size in zip(self._distances(maps, batch), batch.points, batch.sizes, strict=True)
         ]
 
+    def evidence(self, maps: AnchorMaps | None, batch: PointBatch, progress: Progress) -> list[list[Evidence]]:
+        if self.distance == "euclidean":
+            return [[euclidean(points, size)] for points, size in zip(batch.points, batch.sizes, strict=True)]
+        if self.distance == "attention":
+            return [self._learned_evidence(maps, batch, i) for i in range(len(batch.points))]
+        about = PATH_DISTANCES[self.distance]
+        distances, _ = self._grid_distances(maps, batch)
+        return [[Evidence("path distance", about, "far", least(each), missing="no point")] for each in distances]
+
+    def _learned_evidence(self, maps: AnchorMaps, batch: PointBatch, index: int) -> list[Evidence]:
+        """Of the last round, among the targets with a point."""
+        size, present = batch.sizes[index], maps.present[index]
+        distances = valid_part(maps.instance[-1][index, present].detach(), size, batch.input_size)
+        shares = (-distances / maps.temperature.detach()).softmax(dim=0)
+        nearest = "Smallest learned distance to an anchor, whose target takes the pixel."
+        share = "Share of the pixel that its nearest target gets: the softmax of the negative distances."
+        return [
+            Evidence("learned distance", nearest, "far", least(distances), missing="no point"),
+            Evidence("soft assignment", share, "sure", largest(shares), missing="no point"),
+        ]
+
     def _distances(self, maps: AnchorMaps | None, batch: PointBatch) -> list[Iterable[Tensor]]:
         """For each image, n maps (height, width) of distances; inf = never."""
-        count = range(len(batch.points))
         if self.distance == "euclidean":
             pairs = zip(batch.points, batch.sizes, strict=True)
             return [point_distances(points.xy, points.target, points.num_targets, size) for points, size in pairs]
         if self.distance == "attention":
-            return [self._learned_distances(maps, batch, i) for i in count]
-        images = [self._semantics(maps, batch, i) for i in count]
+            return [self._learned_distances(maps, batch, i) for i in range(len(batch.points))]
+        distances, chosen = self._grid_distances(maps, batch)
+        return [at_pixels(*each) for each in zip(distances, chosen, batch.sizes, strict=True)]
+
+    def _grid_distances(self, maps: AnchorMaps, batch: PointBatch) -> tuple[list[Tensor], list[Tensor]]:
+        """For each image, (k, gh, gw) distances by rule to the k targets with a point, and which of all targets they are."""
+        images = [self._semantics(maps, batch, i) for i in range(len(batch.points))]
         chosen = [has_points(points) for points in batch.points]
         distances = self._path_distances(images, chosen, batch)
         if self.distance == "transport":
             distances = self._transported(distances, images, chosen, batch)
-        return [at_pixels(*each) for each in zip(distances, chosen, batch.sizes, strict=True)]
+        return distances, chosen
 
     def _learned_distances(self, maps: AnchorMaps, batch: PointBatch, index: int) -> Tensor:
         size, targets = batch.sizes[index], batch.points[index].num_targets

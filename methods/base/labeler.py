@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from methods.base.evidence import Evidence
 from methods.base.types import Categories, Features, PointBatch, Progress, PseudoLabels
 
 
@@ -32,6 +34,14 @@ class PseudoLabeler(nn.Module, ABC):
         self.categories = categories
         self.channels = channels
 
+    def preparation(self) -> Callable[[PointBatch], Any] | None:
+        """What makes ``PointBatch.prepared`` of a batch on the CPU, in the data loader's workers; None for nothing.
+
+        For work that depends on images and points alone. It is pickled, so it is a function or a small object and not a
+        method of the labeler. A step must do without it as well: a batch that is labelled or predicted has none.
+        """
+        return None
+
     @abstractmethod
     def predict_maps(self, features: Features | None, batch: PointBatch) -> Any:
         """The branch maps of this step, computed once; labels and losses read them. Any type of the method's own.
@@ -51,6 +61,15 @@ class PseudoLabeler(nn.Module, ABC):
         self, maps: Any, labels: list[PseudoLabels], batch: PointBatch, progress: Progress
     ) -> dict[str, Tensor]:
         """The labeler's own losses, weighted, by name; empty when there is nothing to train."""
+
+    def evidence(self, maps: Any, batch: PointBatch, progress: Progress) -> list[list[Evidence]]:
+        """What `pseudo_labels` decides from, for pictures: for each image the one or two maps that its method's paper would
+        show, in their order. Nothing unless a labeler says otherwise.
+
+        Called without gradient and in float32, for a few images at the end of a run; nothing is learned from it, and it
+        must not change the labeler.
+        """
+        return [[] for _ in batch.points]
 
     def head_weights(self, progress: Progress) -> dict[str, float]:
         """Warm-up factor in [0, 1] for each loss group of the head (`methods.base.head.LOSS_GROUPS`); a missing group

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from methods.base.encoder import Encoder
+from methods.base.evidence import Evidence
 from methods.base.head import PanopticHead
 from methods.base.labeler import PseudoLabeler
 from methods.base.types import (
@@ -51,10 +53,17 @@ class Stopwatch:
 
 @dataclass(frozen=True, slots=True)
 class Labelling:
-    """What `Model.label` gives: dense labels per image, and (B, K, h, w) class logits of a semantic branch or None."""
+    """What `Model.label` gives.
+
+    Attributes:
+        labels: dense labels of each image.
+        semantic_logits: (B, K, h, w) class logits of a semantic branch, or None.
+        evidence: of each image, the maps that its labels were decided from; empty unless asked for.
+    """
 
     labels: list[PseudoLabels]
     semantic_logits: Tensor | None
+    evidence: Sequence[Sequence[Evidence]] = ()
 
 
 def all_finite(*values: object) -> bool:
@@ -111,18 +120,23 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def label(
-        self, batch: PointBatch, output_sizes: Sequence[tuple[int, int]] | None = None
+        self, batch: PointBatch, output_sizes: Sequence[tuple[int, int]] | None = None, with_evidence: bool = False
     ) -> Labelling:
         """Dense labels from images and points, as a trained labeler gives them.
 
         Args:
             batch: images with points.
             output_sizes: (height, width) of the returned labels; the batch's padded size by default.
+            with_evidence: also give the maps that the labels were decided from.
         """
 
     @abstractmethod
     def network_modules(self) -> list[nn.Module]:
         """The modules that remain at test time."""
+
+    def preparation(self) -> Callable[[PointBatch], Any] | None:
+        """What a data loader's workers do with a batch; see `PseudoLabeler.preparation`."""
+        return None
 
     @property
     def predicts(self) -> bool:
@@ -172,6 +186,9 @@ class PanopticModel(Model):
     def predicts(self) -> bool:
         return self.head is not None
 
+    def preparation(self) -> Callable[[PointBatch], Any] | None:
+        return self.labeler.preparation()
+
     def network_modules(self) -> list[nn.Module]:
         return [self.encoder] + ([self.head] if self.head is not None else [])
 
@@ -207,14 +224,19 @@ class PanopticModel(Model):
 
     @torch.no_grad()
     def label(
-        self, batch: PointBatch, output_sizes: Sequence[tuple[int, int]] | None = None
+        self, batch: PointBatch, output_sizes: Sequence[tuple[int, int]] | None = None, with_evidence: bool = False
     ) -> Labelling:
         features = self.encoder(batch.images, batch.padding) if self.needs_features else None
         maps = self.labeler.predict_maps(features, batch)
         labels = self._labels(maps, batch, Progress.finished())
         if output_sizes is not None:
             labels = [resized_labels(*each) for each in zip(labels, batch.sizes, output_sizes, strict=True)]
-        return Labelling(labels, self.labeler.semantic_logits(maps) if self.labeler.trainable else None)
+        evidence = self._evidence(maps, batch) if with_evidence else ()
+        return Labelling(labels, self.labeler.semantic_logits(maps) if self.labeler.trainable else None, evidence)
+
+    def _evidence(self, maps, batch: PointBatch) -> list[list[Evidence]]:
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return self.labeler.evidence(maps, batch, Progress.finished())
 
 
 def resized_labels(labels: PseudoLabels, size: tuple[int, int], output_size: tuple[int, int]) -> PseudoLabels:

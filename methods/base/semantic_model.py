@@ -67,7 +67,9 @@ class SemanticModel(Model):
         logits = self.network(batch.images, batch.padding).logits
         return enlarged(logits, batch.input_size)[0].softmax(dim=0)
 
-    def label(self, batch: PointBatch, output_sizes: Sequence[tuple[int, int]] | None = None) -> Labelling:
+    def label(
+        self, batch: PointBatch, output_sizes: Sequence[tuple[int, int]] | None = None, with_evidence: bool = False
+    ) -> Labelling:
         raise ValueError(
             "A semantic model predicts classes and makes no labels of instances; label with a method of the common network "
             "(its row names the assignment step), or predict with this one."

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from methods.base.dense_labels import dense_labels
+from methods.base.evidence import Evidence, euclidean
 from methods.base.labeler import PseudoLabeler
 from methods.base.types import Features, PointBatch, Progress, PseudoLabels
 from methods.ops.assignment import assign, point_distances
@@ -26,6 +27,9 @@ class NearestPoint(PseudoLabeler):
             distances = point_distances(points.xy, points.target, points.num_targets, size)
             labels.append(dense_labels(assign(distances, size, points.classes), points, batch.input_size))
         return labels
+
+    def evidence(self, maps: Any, batch: PointBatch, progress: Progress) -> list[list[Evidence]]:
+        return [[euclidean(points, size)] for points, size in zip(batch.points, batch.sizes, strict=True)]
 
     def losses(
         self, maps: Any, labels: list[PseudoLabels], batch: PointBatch, progress: Progress

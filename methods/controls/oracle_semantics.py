@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from methods.base.dense_labels import dense_labels
+from methods.base.evidence import Evidence, split_evidence
 from methods.base.labeler import PseudoLabeler
 from methods.base.types import Categories, Features, MaskBatch, Progress, PseudoLabels
 from methods.ops.edges import Sobel
@@ -47,20 +48,29 @@ class OracleSemantics(PseudoLabeler):
         return None
 
     def pseudo_labels(self, maps: Any, batch: MaskBatch, progress: Progress) -> list[PseudoLabels]:
-        images = []
-        for rgb, points, target, size in zip(batch.images, batch.points, batch.targets, batch.sizes, strict=True):
-            classes = _true_classes(target, size)
-            probs = (classes == torch.unique(points.classes)[:, None, None]).float()
-            images.append(ClassifiedImage(rgb, classes, probs, points))
+        images = _classified(batch)
         return [
             dense_labels(ids, image.points, batch.input_size, target.ignore[: image.size[0], : image.size[1]])
             for ids, image, target in zip(self.split.segments(images), images, batch.targets, strict=True)
         ]
 
+    def evidence(self, maps: Any, batch: MaskBatch, progress: Progress) -> list[list[Evidence]]:
+        return [[each] for each in split_evidence(self.split, _classified(batch))]
+
     def losses(
         self, maps: Any, labels: list[PseudoLabels], batch: MaskBatch, progress: Progress
     ) -> dict[str, Tensor]:
         return {}
+
+
+def _classified(batch: MaskBatch) -> list[ClassifiedImage]:
+    """Images with their true classes and one-hot probabilities."""
+    images = []
+    for rgb, points, target, size in zip(batch.images, batch.points, batch.targets, batch.sizes, strict=True):
+        classes = _true_classes(target, size)
+        probs = (classes == torch.unique(points.classes)[:, None, None]).float()
+        images.append(ClassifiedImage(rgb, classes, probs, points))
+    return images
 
 
 def _true_classes(target: PseudoLabels, size: tuple[int, int]) -> Tensor:

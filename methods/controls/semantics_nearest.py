@@ -5,15 +5,18 @@ from __future__ import annotations
 from torch import Tensor
 
 from methods.base.dense_labels import dense_labels
+from methods.base.evidence import Evidence, euclidean, largest
 from methods.base.head import LOSS_GROUPS
 from methods.base.labeler import PseudoLabeler
 from methods.base.labels import EMPTY_BOX
 from methods.base.losses import Focal
 from methods.base.mask_decoder import NORM_EPSILON
-from methods.base.point_losses import SemanticObjective, dilation_of
+from methods.base.point_losses import SemanticObjective
+from methods.base.point_semantics import ImageSemantics, image_semantics
 from methods.base.semantic_branch import SemanticBranch, SemanticMaps
 from methods.base.types import Categories, Features, PointBatch, Progress, PseudoLabels
-from methods.ops.assignment import assign, class_map, point_distances, present_probabilities
+from methods.ops.assignment import assign, point_distances
+from methods.ops.rasterize import grid_size, resample
 
 
 class SemanticsNearest(PseudoLabeler):
@@ -69,16 +72,30 @@ class SemanticsNearest(PseudoLabeler):
 
     def pseudo_labels(self, maps: SemanticMaps, batch: PointBatch, progress: Progress) -> list[PseudoLabels]:
         labels = []
-        for logits, points, size in zip(maps.logits[-1].detach(), batch.points, batch.sizes, strict=True):
-            side = dilation_of(size, self.objective.dilation, self.objective.reference_side)
-            probs, present = present_probabilities(
-                logits, points.classes, points.xy, points.point_classes, size, batch.input_size, side
-            )
-            classes = class_map(probs, present, present >= self.categories.num_things, self.stuff_threshold)
-            distances = point_distances(points.xy, points.target, points.num_targets, size)
-            segment_ids = assign(distances, size, points.classes, classes)
+        for index, points in enumerate(batch.points):
+            image = self._semantics(maps, batch, index)
+            distances = point_distances(points.xy, points.target, points.num_targets, image.size)
+            segment_ids = assign(distances, image.size, points.classes, image.pixel_classes)
             labels.append(dense_labels(segment_ids, points, batch.input_size, empty_box=self.empty_box))
         return labels
+
+    def evidence(self, maps: SemanticMaps, batch: PointBatch, progress: Progress) -> list[list[Evidence]]:
+        about = "Largest probability among the classes that occur in the image; the class takes the pixel."
+        found = []
+        for index, points in enumerate(batch.points):
+            image = self._semantics(maps, batch, index)
+            probabilities = resample(image.probs, image.size, image.size, grid_size(image.size, None))
+            found.append([
+                Evidence("probability of the class", about, "sure", largest(probabilities), missing="no class"),
+                euclidean(points, image.size, image.pixel_classes),
+            ])
+        return found
+
+    def _semantics(self, maps: SemanticMaps, batch: PointBatch, index: int) -> ImageSemantics:
+        return image_semantics(
+            maps.logits[-1][index], batch.points[index], batch.sizes[index], batch.input_size, self.categories.num_things,
+            self.objective.dilation, self.objective.reference_side, self.stuff_threshold,
+        )
 
     def losses(
         self, maps: SemanticMaps, labels: list[PseudoLabels], batch: PointBatch, progress: Progress

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from methods.base.dense_labels import dense_labels
 from methods.base.embedding import Projection
+from methods.base.evidence import Evidence, largest, valid_part
 from methods.base.head import LOSS_GROUPS
 from methods.base.instance_losses import (
     ColorPrior,
@@ -158,6 +159,16 @@ class FDD(PseudoLabeler):
             of_image(logits[: points.num_targets], points, size, batch.input_size)
             for logits, points, size in zip(maps.instances[-1].detach(), batch.points, batch.sizes, strict=True)
         ]
+
+    def evidence(self, maps: FDDMaps, batch: PointBatch, progress: Progress) -> list[list[Evidence]]:
+        if self.from_points:
+            return super().evidence(maps, batch, progress)
+        about = "Probability of the most probable target: the softmax over the similarities of the pixel and the queries."
+        found = []
+        for logits, points, size in zip(maps.instances[-1].detach(), batch.points, batch.sizes, strict=True):
+            probability = valid_part(logits[: points.num_targets], size, batch.input_size).softmax(dim=0)
+            found.append([Evidence("probability of the target", about, "sure", largest(probability), missing="no target")])
+        return found
 
     def _labels(
         self, logits: Tensor, points: PointLabels, size: tuple[int, int], input_size: tuple[int, int]

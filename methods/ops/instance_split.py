@@ -83,7 +83,7 @@ class InstanceSplit:
         """
         if self.assignment == "nearest":
             return [nearest_segments(image) for image in images]
-        grids = self._distances(images)
+        grids = self.path_distances(images)
         if self.assignment == "transport":
             grids = self._transported(images, grids)
         return [
@@ -91,8 +91,9 @@ class InstanceSplit:
             for image, distances in zip(images, grids, strict=True)
         ]
 
-    def _distances(self, images: Sequence[ClassifiedImage]) -> list[Tensor]:
-        """For each image, (n, gh, gw) float32 path lengths on its grid; inf for a target without a labelled pixel."""
+    def path_distances(self, images: Sequence[ClassifiedImage]) -> list[Tensor]:
+        """For each image, (n, gh, gw) float32 path lengths from its targets on its grid; inf for a target without a labelled
+        pixel."""
         costs, sources = [], []
         for image in images:
             grid, padded = grid_size(image.size, self.stride), tuple(image.rgb.shape[-2:])

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from methods.ops.assignment import DistanceScale
 from methods.ops.edges import edge_crossing, feature_change, semantic_change
-from methods.ops.rasterize import resample
 
 
 def path_costs(
@@ -61,6 +60,16 @@ def supply_costs(distances: Tensor, scale: DistanceScale = DistanceScale(), norm
     return finite / (finite.max() + scale.epsilon) if normalise and len(finite) else finite
 
 
-def at_pixels(costs: Tensor, size: tuple[int, int]) -> Tensor:
-    """Costs (n, h, w) of the grid, resized bilinearly to an image of ``size``: (n, height, width)."""
-    return resample(costs, size, size, size)
+def paid_costs(costs: Tensor, offsets: Tensor) -> Tensor:
+    """What each cell pays to the supplier that it is assigned to, ``argmin_i(c_i - u_i)``.
+
+    Args:
+        costs: (n, h, w) float32, finite.
+        offsets: (n,) float32 u, as `methods.ops.unit_transport.transport_offsets` gives them; zeros: the smallest cost.
+
+    Returns:
+        (h, w) float32, inf if n is 0.
+    """
+    if not len(costs):
+        return costs.new_full(costs.shape[1:], torch.inf)
+    return costs.gather(0, (costs - offsets[:, None, None]).argmin(dim=0, keepdim=True))[0]

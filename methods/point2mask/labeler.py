@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from methods.base.dense_labels import dense_labels
 from methods.base.embedding import EmbeddingProjector, LevelProjector, Projection, metric_loss
+from methods.base.evidence import Evidence, valid_part
 from methods.base.head import LOSS_GROUPS
 from methods.base.labeler import PseudoLabeler
 from methods.base.labels import EMPTY_BOX
@@ -25,11 +26,11 @@ from methods.ops.edges import Sobel, sobel_edges
 from methods.ops.geodesic import batched_geodesic_distances
 from methods.ops.rasterize import grid_size, resample
 from methods.point2mask.boundary import BoundaryProjection, boundary_loss
-from methods.point2mask.cost import path_costs, supply_costs
+from methods.point2mask.cost import paid_costs, path_costs, supply_costs
 from methods.point2mask.low_boundary import LOW_BOUNDARIES, StructuredEdges, structured_edges
 from methods.point2mask.transport_labels import Solver, claimed_segments, supplier_scores, transport_offsets
 from methods.point2mask.tree_energy import CELL_SETS
-from methods.point2mask.tree_loss import color_tree_loss
+from methods.point2mask.tree_loss import PreparedTrees, color_tree_loss, prepared_trees
 from methods.point2mask.units import Counting, Market, unit_numbers
 
 CHOICES = {
@@ -160,6 +161,9 @@ class Point2Mask(PseudoLabeler):
         self.solver = Solver(solver, epsilon, iterations, tolerance, resolution)
         self.stuff_threshold, self.empty_box, self.warmup = stuff_threshold, empty_box, warmup
 
+    def preparation(self) -> Callable[[PointBatch], PreparedTrees] | None:
+        return prepared_trees if self.tree_weight else None
+
     def predict_maps(self, features: Features, batch: PointBatch) -> Point2MaskMaps:
         boundary = None if self.boundary is None else self.boundary(features)[:, 0].float()
         return Point2MaskMaps(self.semantic(features), boundary, self.projector and self.projector(features))
@@ -171,6 +175,29 @@ class Point2Mask(PseudoLabeler):
         return dict.fromkeys(LOSS_GROUPS, progress.warmup(self.warmup))
 
     def pseudo_labels(self, maps: Point2MaskMaps, batch: PointBatch, progress: Progress) -> list[PseudoLabels]:
+        images, costs, offsets = self._supply(maps, batch, progress)
+        return [
+            self._labels(image, cost, offset, points, batch.input_size)
+            for image, cost, offset, points in zip(images, costs, offsets, batch.points, strict=True)
+        ]
+
+    def evidence(self, maps: Point2MaskMaps, batch: PointBatch, progress: Progress) -> list[list[Evidence]]:
+        about = "Probability of a boundary, from the boundary decoder; paths pay for it."
+        found: list[list[Evidence]] = [[] for _ in batch.points]
+        if maps.boundary is not None:
+            for logits, size, kept in zip(maps.boundary.detach(), batch.sizes, found, strict=True):
+                boundary = torch.sigmoid(valid_part(logits[None], size, batch.input_size)[0])
+                kept.append(Evidence("boundary", about, "a boundary", boundary))
+        about = "Cost of the supplier that the pixel was assigned to: the length of the cheapest path from it."
+        _, costs, offsets = self._supply(maps, batch, progress)
+        for cost, offset, kept in zip(costs, offsets, found, strict=True):
+            kept.append(Evidence("transport cost", about, "far", paid_costs(cost, offset), missing="no supplier"))
+        return found
+
+    def _supply(
+        self, maps: Point2MaskMaps, batch: PointBatch, progress: Progress
+    ) -> tuple[list[ImageSemantics], list[Tensor], list[Tensor]]:
+        """For each image its semantics, (n, gh, gw) costs of the suppliers on the grid, and their (n,) offsets."""
         images = [self._semantics(maps, batch, i) for i in range(len(batch.points))]
         steps = [self._steps(image, maps, batch, i) for i, image in enumerate(images)]
         suppliers = [self._supplies(points) for points in batch.points]
@@ -184,10 +211,7 @@ class Point2Mask(PseudoLabeler):
         else:
             costs = self._costs(distances)
             offsets = [cost.new_zeros(len(cost)) for cost in costs]
-        return [
-            self._labels(image, supplier_scores(cost, offset, image.size), points, batch.input_size)
-            for image, cost, offset, points in zip(images, costs, offsets, batch.points, strict=True)
-        ]
+        return images, costs, offsets
 
     def _supplies(self, points: PointLabels) -> Tensor:
         """(n,) bool, the targets that supply pixels."""
@@ -249,12 +273,13 @@ class Point2Mask(PseudoLabeler):
         return Market(places, consumers | everywhere, weights)
 
     def _labels(
-        self, image: ImageSemantics, scores: Tensor, points: PointLabels, input_size: tuple[int, int]
+        self, image: ImageSemantics, costs: Tensor, offsets: Tensor, points: PointLabels, input_size: tuple[int, int]
     ) -> PseudoLabels:
         if self.stuff_is_supplied:
             rows = torch.searchsorted(image.present, points.classes)
-            segment_ids = claimed_segments(scores, image.probs, rows, points.is_thing, self.stuff_threshold)
+            segment_ids = claimed_segments(costs, offsets, image.probs, rows, points.is_thing, self.stuff_threshold)
         else:
+            scores = supplier_scores(costs, offsets, image.size)
             segment_ids = panoptic_segments(scores, image.pixel_classes, points.classes, points.is_thing)
         return dense_labels(segment_ids, points, input_size, empty_box=self.empty_box)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from methods.base.dense_labels import dense_labels
 from methods.base.embedding import EmbeddingProjector, Projection, metric_loss
+from methods.base.evidence import Evidence, least, step_cost
 from methods.base.head import LOSS_GROUPS
 from methods.base.labeler import PseudoLabeler
 from methods.base.labels import EMPTY_BOX
@@ -117,17 +118,33 @@ class PSPS(PseudoLabeler):
         return dict.fromkeys(LOSS_GROUPS, progress.warmup(self.warmup))
 
     def pseudo_labels(self, maps: PSPSMaps, batch: PointBatch, progress: Progress) -> list[PseudoLabels]:
+        images, _, distances = self._paths(maps, batch)
+        return [
+            self._labels(image, distance, points, batch.input_size)
+            for image, distance, points in zip(images, distances, batch.points, strict=True)
+        ]
+
+    def evidence(self, maps: PSPSMaps, batch: PointBatch, progress: Progress) -> list[list[Evidence]]:
+        smallest = "Smallest traversing distance to a thing: what the cheapest path pays for semantics, edges and embedding."
+        mean = "Mean cost of a step to the neighbours, the terms of the traversing distance; paths add it up."
+        found = []
+        _, costs, distances = self._paths(maps, batch)
+        for cost, distance in zip(costs, distances, strict=True):
+            found.append([
+                Evidence("traversing distance", smallest, "far", least(distance), missing="no thing with a point"),
+                Evidence("cost of a step", mean, "costly", step_cost(cost)),
+            ])
+        return found
+
+    def _paths(self, maps: PSPSMaps, batch: PointBatch) -> tuple[list[ImageSemantics], list[Tensor], list[Tensor]]:
+        """For each image its semantics, (gh, gw, 8) costs of steps, and (n_things, gh, gw) traversing distances."""
         images = [self._semantics(maps, batch, i) for i in range(len(batch.points))]
         costs = [self._costs(image, maps, batch, i) for i, image in enumerate(images)]
         sources = [
             target_sources(points, points.is_thing, size, tuple(cost.shape[:2]))
             for points, size, cost in zip(batch.points, batch.sizes, costs, strict=True)
         ]
-        distances = batched_geodesic_distances(costs, sources)
-        return [
-            self._labels(image, distance, points, batch.input_size)
-            for image, distance, points in zip(images, distances, batch.points, strict=True)
-        ]
+        return images, costs, batched_geodesic_distances(costs, sources)
 
     def _semantics(self, maps: PSPSMaps, batch: PointBatch, index: int) -> ImageSemantics:
         return image_semantics(

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.reports.sweep import write_ablation, write_sweep
+from tests.reports.sweep import write_ablation, write_composed, write_sweep
 
 
 @pytest.fixture
@@ -16,3 +16,10 @@ def ablation(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ablation")
     write_ablation(folder)
     return folder
+
+
+@pytest.fixture
+def composed(tmp_path):
+    """A results folder with the made-up grid ``whole`` of two members that share cells."""
+    write_composed(tmp_path)
+    return tmp_path

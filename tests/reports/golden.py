@@ -7,8 +7,8 @@ from contextlib import chdir
 from pathlib import Path
 
 from reports.claims import judge_claims
+from reports.grids import load_grid
 from reports.latex import to_latex
-from reports.records import load_grid
 from reports.tables import result_table
 from reports.writers import to_csv, to_markdown
 from tests.reports.sweep import write_ablation, write_sweep

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 
 from benchmark.label_quality import LabelQuality
 from benchmark.metrics import MeanIoU, PanopticQuality
+from benchmark.scalar_maps import gray_map
 from tests.benchmark.panoptic_maps import encode, segments_of
 
 CATEGORIES = [
@@ -89,7 +91,7 @@ def write_run(results: Path, content: dict[str, Any]) -> Path:
 
 
 def write_pictures(folder: Path, shift: int, photograph: bool) -> None:
-    """One gallery image: labels and prediction moved by ``shift``."""
+    """One gallery image: labels and prediction moved by ``shift``, a distance map, and another map beside a photograph."""
     pictures = folder / "pictures"
     pictures.mkdir()
     truth = scene()
@@ -118,7 +120,21 @@ def write_pictures(folder: Path, shift: int, photograph: bool) -> None:
     if photograph:
         sky = np.linspace(90, 220, 60)[:, None, None] * np.ones((1, 90, 3)) * np.array([0.8, 0.9, 1.0])
         Image.fromarray(sky.astype(np.uint8)).save(pictures / "val_000003_image.png")
+    entry["maps"] = [write_map(pictures, "path distance", "How <far>.", np.hypot(*np.mgrid[:15, :22])[::-1], unit="px")]
+    if photograph:
+        constant = np.full((8, 12), 0.5)
+        constant[:4] = np.inf
+        entry["maps"].append(write_map(pictures, "sureness <b>", "How sure.", constant, bright="sure", missing="void"))
     (pictures / "index.json").write_text(json.dumps([entry]))
+
+
+def write_map(pictures: Path, name: str, about: str, values: np.ndarray, **changes: Any) -> dict[str, Any]:
+    """A map beside the pictures of image ``val_000003``, and its entry of the index."""
+    stored = gray_map(values)
+    file = f"val_000003_map_{len(list(pictures.glob('*_map_*')))}.png"
+    Image.fromarray(stored.gray).save(pictures / file)
+    told = {"name": name, "about": about, "bright": "far", "unit": "", "missing": "no thing", **changes}
+    return {**told, "low": stored.low, "high": stored.high, "file": file}
 
 
 def write_sweep(results: Path, grid: str = "demo") -> None:
@@ -184,3 +200,28 @@ def write_ablation(results: Path, grid: str = "p2m_sinkhorn_iterations", shifts:
         "runs": [cell["run_id"] for cell in cells], "cells": cells,
     }  # fmt: skip
     (results / grid / "grid.json").write_text(json.dumps(content))
+
+
+def write_composed(results: Path) -> None:
+    """The grid ``whole`` of two members on the runs of `write_ablation`: ``p2m_units``, whose row "centroid" is the run with
+    80 iterations, and ``p2m_sinkhorn_iterations``; a shared cell is listed once, as one of the first member."""
+    ablation = "p2m_sinkhorn_iterations"
+    write_ablation(results)
+    second = json.loads((results / ablation / "grid.json").read_text())
+    shutil.rmtree(results / ablation)
+    rows = {"equal": ("Equal Division", "60"), "nearest": ("Nearest gt Point", "40"), "centroid": ("Nearest Centroid", "80")}
+    cells = [
+        {"run_id": f"{ablation}-{run}-s{seed}", "axes": {"method.units": unit}, "seed": seed, "paper_row": row}
+        for unit, (row, run) in rows.items() for seed in range(3)
+    ]  # fmt: skip
+    first = {"grid": "p2m_units", "title": "Units", "paper_table": "point2mask/T5",
+             "runs": [cell["run_id"] for cell in cells], "cells": cells}  # fmt: skip
+    once: dict[str, dict[str, Any]] = {}
+    for member in (first, second):
+        (results / "whole" / member["grid"]).mkdir(parents=True)
+        (results / "whole" / member["grid"] / "grid.json").write_text(json.dumps(member))
+        for cell in member["cells"]:
+            of = {"grid": member["grid"], "paper_table": member["paper_table"]}
+            once.setdefault(cell["run_id"], {**cell, "axes": {"grid": member["grid"], **cell["axes"]}, **of})
+    content = {"grid": "whole", "title": "Whole", "paper_table": None, "runs": list(once), "cells": list(once.values())}
+    (results / "whole" / "grid.json").write_text(json.dumps(content))

@@ -112,7 +112,9 @@ def test_the_page_has_every_row_twice_and_its_pictures(page):
     rows = [attributes["data-row"] for tag, attributes in parsed.tags if tag == "tr" and "data-row" in attributes]
     assert rows == ["0", "1", "2", "3"] * 2
     images = [attributes for tag, attributes in parsed.tags if tag == "img"]
-    assert len(images) == 6 and all(image["alt"] and image["width"] == "360" for image in images)
+    assert len(images) == 9 and all(image["alt"] and image["width"] == "360" for image in images)
+    texts = [" ".join(data.split()) for _, data in parsed.texts]
+    assert "path distance: 0 to 25.2 px, bright is far" in texts and "sureness <b>" in texts and "How <far>." in texts
 
 
 def test_a_new_report_replaces_the_old_one(results, quick):

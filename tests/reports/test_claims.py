@@ -8,7 +8,7 @@ from benchmark.configs import compose_run
 from benchmark.grid import load_grid as load_definition
 from benchmark.papers import METRICS, all_claims, paper_table
 from reports.claims import evidence, judge_claims
-from reports.records import load_grid
+from reports.grids import load_grid
 from reports.tables import result_table
 from reports.verdicts import Outcome
 from tests.reports.sweep import PAPER, SHIFTS, metrics, record, write_ablation, write_run
@@ -108,6 +108,67 @@ def test_cells_of_a_member_are_judged_in_the_grid_that_has_it(tmp_path):
     (tmp_path / "everything").mkdir()
     (tmp_path / "everything" / "grid.json").write_text(json.dumps({**content, "grid": "everything", "paper_table": None}))
     assert [j.verdict for j in judge(tmp_path, "everything")] == [j.verdict for j in judge(tmp_path)]
+
+
+def test_claims_of_members_are_judged_with_the_cells_that_they_share(composed):
+    """The composed grid lists a shared cell once, as one of its first member; the claim of the second needs it too."""
+    whole = load_grid(composed, "whole")
+    assert {len(load_grid(composed, f"whole/{name}").cells) for name in ("p2m_units", GRID)} == {9, 15}
+    assert len(whole.cells) == 15 and {cell.grid for cell in whole.cells} == {"p2m_units", GRID}
+    found = judge(composed, "whole")
+    alone = [judged for name in ("p2m_units", GRID) for judged in judge(composed, f"whole/{name}")]
+    assert {j.claim.name for j in alone} == {"point2mask/units", "point2mask/sinkhorn_iterations"}
+    key = {(j.claim.name, j.metric): (j.verdict, j.paper, j.context, j.grid) for j in alone}
+    assert {(j.claim.name, j.metric): (j.verdict, j.paper, j.context, j.grid) for j in found} == key
+    assert len(found) == len(alone) and {j.verdict.outcome for j in found} == {Outcome.HOLDS}
+    names = {c.better for j in found for c in j.verdict.comparisons}
+    assert names == {"units centroid", "iterations 80"}  # the axis values of the member, not "grid"
+
+
+def test_without_the_files_of_its_members_a_grid_is_judged_by_its_own_rows(composed):
+    for name in ("p2m_units", GRID):
+        (composed / "whole" / name / "grid.json").unlink()
+    assert {j.claim.name for j in judge(composed, "whole")} == {"point2mask/units"}  # 80 is a cell of the first one only
+
+
+def test_a_grid_below_with_other_runs_is_no_member(composed):
+    path = composed / "whole" / GRID / "grid.json"
+    content = json.loads(path.read_text())
+    content["runs"].append("another")
+    path.write_text(json.dumps(content))
+    assert [member.name for member in load_grid(composed, "whole").members] == ["whole/p2m_units"]
+    path.write_text("{")
+    with pytest.raises(ValueError, match=f"{GRID}/grid.json is not a grid file"):
+        load_grid(composed, "whole")
+
+
+def test_a_claim_about_two_members_says_of_which_unless_they_compare_the_same_runs(tmp_path):
+    """PSPS with P1 and P10 is in both: once on the same runs, once on others."""
+    for same in (True, False):
+        results = tmp_path / str(same)
+        results.mkdir()
+        listed = []
+        for member in ("fdd_voc", "p2m_points"):
+            for count, shift in (("1", 5), ("10", 2)):
+                run = f"{'' if same else member}psps-{count}"
+                if run not in {cell["run_id"] for cell in listed}:
+                    write_run(results, record(run, "psps", 0, config=PAPER, metrics=metrics(shift + (run[0] == "f"))))
+                cell = {"run_id": run, "axes": {"method": "psps", "dataset.points.count": count}, "seed": 0}
+                listed.append({**cell, "grid": member})
+            own = [cell for cell in listed if cell["grid"] == member]
+            write_grid_file(results / "whole" / member, member, own)
+        once = {}
+        for cell in listed:
+            once.setdefault(cell["run_id"], cell)
+        write_grid_file(results / "whole", "whole", list(once.values()))
+        found = [j for j in judge(results, "whole") if j.claim.name == "psps/ten_points" and j.metric == "pq"]
+        assert [j.context for j in found] == ([""] if same else ["grid=fdd_voc", "grid=p2m_points"])
+
+
+def write_grid_file(folder, name, cells):
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = [cell["run_id"] for cell in cells]
+    (folder / "grid.json").write_text(json.dumps({"grid": name, "title": name, "runs": runs, "cells": cells}))
 
 
 def test_rows_without_panoptic_metrics_are_judged_by_what_they_have(tmp_path):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from reports.grids import load_grid
 from reports.guards import check
-from reports.records import load_grid
 from reports.tables import result_table
 from tests.reports.sweep import write_ablation
 

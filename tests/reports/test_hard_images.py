@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from reports.grids import load_grid
 from reports.hard_images import hard_images
-from reports.records import load_grid
 from reports.tables import result_table
 from tests.reports.sweep import record, write_run
 

@@ -1,13 +1,14 @@
 """LaTeX: a table that compiles as far as its structure tells, and text that can't be a command."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reports.grids import load_grid
 from reports.latex import latex_text, to_latex
-from reports.records import load_grid
 from reports.tables import result_table
 
 
@@ -47,6 +48,16 @@ def test_text_is_never_a_command(raw):
                   r"\\dots{}", r"\\[{}%&#_$]"):  # fmt: skip
         text = re.sub(known, "", text)
     assert not set("\\{}%&#_$^~\n") & set(text)
+    assert all(sign.isprintable() for sign in text)
+
+
+def test_a_name_is_no_argument_of_the_line_before_it(ablation):
+    """LaTeX takes a bracket or star after a line break or a rule for its argument."""
+    table = result_table(load_grid(ablation, "p2m_sinkhorn_iterations"))
+    for label in ("[t] mine", "*mine"):
+        rows = tuple(replace(row, values={**row.values, "label": label}) for row in table.rows)
+        text = to_latex(replace(table, rows=rows))
+        assert text.count(f"\n{{}}{label} &") == 2 * len(rows) and not re.search(r"\n[\[*]", text)
 
 
 def test_a_failed_row_has_its_reason(results):

@@ -189,7 +189,8 @@ def test_a_click_opens_the_runs_of_a_row(width, narrow, wide):
     panel = {NARROW: narrow, WIDE: wide}[width]["panel"]
     assert panel["open"] and panel["closed"] and panel["inside"] and panel["title"] == "point2mask, P1"
     assert panel["heads"] == ["Seed 0: done", "Seed 1: diverged", "Pictures"]
-    assert panel["images"] == 2  # its pseudo label and its prediction
+    assert panel["images"] == 3  # its pseudo label, its distance map and its prediction
+    assert "path distance: 0 to 25.2 px, bright is far, image 7" in panel["text"]
     assert "python -m benchmark.run grid=demo method=point2mask" in panel["text"]
     assert "<b>loss nan</b>" in panel["text"] and panel["bold"] == 0  # text from files stays text
     assert panel["contrast"] >= 4.5
@@ -227,7 +228,7 @@ def test_the_panel_of_a_row_has_a_curve_for_every_seed(ablated):
 
 def test_every_picture_of_the_gallery_is_decoded(narrow, wide):
     for found in (narrow, wide):
-        assert len(found["images"]) == 6
+        assert len(found["images"]) == 9
         assert all(natural == 360 and 100 < shown <= 360 and alt for natural, shown, alt in found["images"])
 
 

@@ -8,8 +8,9 @@ import pytest
 from benchmark.configs import compose_run
 from benchmark.papers import paper_table
 from reports.build import build_report
+from reports.grids import load_grid
 from reports.papers import differences
-from reports.records import load_grid, load_record
+from reports.records import load_record
 from reports.tables import result_table
 from reports.writers import to_csv, to_markdown
 from tests.reports.sweep import PAPER, metrics, record, write_run
@@ -89,6 +90,24 @@ def test_equal_settings_are_told_row_by_row(tmp_path):
         "P1, method.units=equal; point2mask, P1, method.units=nearest;"
     )
     assert "network tiny, not R50 (point2mask, P1, method.units=centroid)" in note(table, "The paper's numbers are not")
+
+
+def test_a_shared_cell_has_the_numbers_of_every_member_that_names_a_row(composed):
+    """Of the first that does, beside it; other numbers of the others in a note."""
+    path = composed / "whole" / "grid.json"
+    content = json.loads(path.read_text())
+    for cell in content["cells"]:
+        if cell["grid"] == "p2m_units":
+            cell["paper_row"] = None
+    path.write_text(json.dumps(content))
+    table = result_table(load_grid(composed, "whole"))
+    shown = {row.values.get("axis:method.units"): row.paper.name for row in table.rows if row.cells[0].grid == "p2m_units"}
+    assert shown == {"equal": "Equal Division", "nearest": "Nearest gt Point", "centroid": "Nearest Centroid"}
+    assert len(table.rows) == 5 and all(row.paper for row in table.rows)
+    notes = [text for text in table.notes if "is also the row" in text]
+    assert len(notes) == 2  # the centroid and 80 iterations print the same
+    equal = "is also the row 60 of Point2Mask, supplement, Table A2, which prints PQ 53.5, PQ_th 51.7, PQ_st 90.1."
+    assert any(text.endswith(equal) and "method.units=equal" in text for text in notes)
 
 
 def test_known_slips_and_remarks_of_the_rows_are_notes(tmp_path):

@@ -6,10 +6,10 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from reports.curves import read_curve
+from reports.grids import load_grid
 from reports.plots import MOST_ROWS, draw_plots
 from reports.plots.annotation import printed
 from reports.plots.figures import COLORS, INK, look
-from reports.records import load_grid
 from reports.tables import result_table
 from tests.reports.sweep import metrics, record, write_run
 from tests.reports.test_tables import write_grid

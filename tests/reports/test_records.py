@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from reports.grids import grid_names, load_grid
 from reports.measures import frame
-from reports.records import grid_names, load_grid, load_record
+from reports.records import load_record
 from tests.reports.sweep import record, write_run
 
 

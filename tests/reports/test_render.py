@@ -2,6 +2,7 @@
 
 import io
 
+import matplotlib
 import numpy as np
 from PIL import Image
 from skimage.segmentation import find_boundaries
@@ -67,6 +68,52 @@ def test_a_contact_sheet_holds_every_tile():
     assert (sheet == (255, 0, 0)).all(-1).sum() == 6 * 140
     assert (sheet == (0, 0, 255)).all(-1).sum() == 2 * 140
     assert render.contact_sheet([]).shape[2] == 3
+
+
+def test_captions_are_broken_between_words_so_that_tiles_stay_side_by_side():
+    red = np.full((60, 250, 3), (255, 0, 0), dtype=np.uint8)
+    words = "a caption of many words that is far too long for one line below a picture of this width"
+    short, long, two = (render.contact_sheet([("t", [(text, red)] * 2)]) for text in ("a", words, "a\nb"))
+    assert short.shape[1] == long.shape[1] and long.shape[0] > two.shape[0] == short.shape[0] + render.LINE
+    pictures = (long == (255, 0, 0)).all(-1)
+    assert pictures.sum() == 2 * red[..., 0].size and not (long[pictures.any(axis=1)] < 200).all(-1).any()
+
+
+VALUES = np.array([[0.0, 1.0], [2.0, 3.0]], dtype=np.float32)
+
+
+def test_values_are_dark_where_low_and_bright_where_high():
+    picture = render.draw_values(VALUES, (60, 90)).astype(int)
+    assert picture.shape == (60, 90, 3)
+    lightness = picture @ render.LUMINANCE
+    assert (np.diff(lightness[[0, 30, -1]].mean(axis=1)) > 0).all()
+    assert (np.diff(lightness[:, [0, 45, -1]].mean(axis=0)) > 0).all()
+    ends = 255 * matplotlib.colormaps["viridis"](np.array([0.0, 1.0]))[:, :3]
+    assert np.abs(np.stack([picture[0, 0], picture[-1, -1]]) - ends).max() < 1
+
+
+def test_unknown_values_are_neutral_and_do_not_change_the_others():
+    values = VALUES.copy()
+    values[0, 1] = np.nan
+    picture = render.draw_values(values, (60, 90))
+    assert (picture[:30, 45:] == render.NEUTRAL).all() and (picture != render.NEUTRAL).any(axis=-1)[30:].all()
+    assert (render.draw_values(np.full((2, 3), np.nan), (20, 30)) == render.NEUTRAL).all()
+    edge = np.array([[5.0, np.nan], [5.0, np.nan], [1.0, np.nan]])
+    column = render.draw_values(edge, (30, 20))
+    assert (column[:, 0] == column[:, 9]).all()  # no colour of an unknown value comes in from the side
+
+
+def test_equal_values_are_as_low_as_can_be():
+    flat, low = render.draw_values(np.full((2, 2), 7.0), (4, 4)), render.draw_values(VALUES, (60, 90))[0, 0]
+    assert (flat == low).all()
+
+
+def test_outlines_are_told_from_dark_and_bright_ground():
+    ground = render.draw_values(np.linspace(0, 1, 16)[None].repeat(12, 0), (12, 16))
+    drawn = render.with_outlines(ground, blocks())
+    edges = render.outlines(blocks())
+    contrast = np.abs(drawn[edges].astype(float) @ render.LUMINANCE - ground[edges].astype(float) @ render.LUMINANCE)
+    assert contrast.min() > 100 and (drawn[~edges] == ground[~edges]).all()
 
 
 def test_marks_of_many_points_are_smaller():

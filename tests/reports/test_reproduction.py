@@ -6,7 +6,10 @@ import re
 import pytest
 
 from benchmark.papers import load_paper, paper_names
+from reports.claims import judge_claims
+from reports.grids import load_grid
 from reports.reproduction import write_reproductions
+from reports.tables import result_table
 from tests.reports.sweep import record, write_ablation, write_run
 
 
@@ -38,6 +41,16 @@ def test_numbers_without_a_cell_are_not_run(text):
     assert re.search(r"\| VOC P1 +\| VOC, R50, P1 +\| PQ +\| +49.8 \| +– \| +– \| not run", text)
     assert "JTSM" not in text  # another method, no cell of ours
     assert "summary page, apparently" not in text and "57" not in re.findall(r"full supervision \| .*", text)
+
+
+def test_claims_of_a_composed_grid_are_told_once(composed):
+    (path,) = write_reproductions(composed, composed / "to")
+    text = path.read_text()
+    for sentence in ("80 Sinkhorn iterations are best.", "Centroid unit numbers are best."):
+        assert text.count(f"| {sentence}") == 1, sentence
+    members = [load_grid(composed, f"whole/{name}") for name in ("p2m_units", "p2m_sinkhorn_iterations")]
+    judged = [claim for member in members for claim in judge_claims(member, result_table(member))]
+    assert f"{len(judged)} holds" in text and len(judged) == len({(j.claim.name, j.metric) for j in judged})
 
 
 def test_every_scale_has_a_table_and_the_row_with_most_seeds_counts(tmp_path):

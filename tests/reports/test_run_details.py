@@ -5,8 +5,9 @@ import json
 import pytest
 
 from reports.curves import MOST_POINTS, log_tail, read_curve
+from reports.grids import load_grid
 from reports.page import json_block
-from reports.records import load_grid, load_record
+from reports.records import load_record
 from reports.run_details import baseline_of, config_difference, run_details
 from reports.tables import result_table
 from tests.reports.sweep import EVIL, record, write_run

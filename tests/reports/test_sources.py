@@ -60,3 +60,13 @@ def test_a_report_without_its_sources_says_so(built, content):
     path = built / "demo" / "report" / "sources.json"
     path.unlink() if content is None else path.write_text(content)
     assert "does not say what it was made from" in staleness(built, "demo")
+
+
+def test_a_report_is_stale_when_a_member_of_its_grid_changed(composed, monkeypatch):
+    monkeypatch.setattr(build, "page", lambda *_: "page")
+    build_report(composed, "whole")
+    assert staleness(composed, "whole") == ""
+    path = composed / "whole" / "p2m_units" / "grid.json"
+    path.write_text(path.read_text() + "\n")
+    changed = "whole/p2m_units/grid.json changed since it was made."
+    assert staleness(composed, "whole") == f"The report of whole is stale: {changed}"

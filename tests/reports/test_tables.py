@@ -10,8 +10,9 @@ from collections import Counter
 import pytest
 
 from reports.build import markdown_table
+from reports.grids import load_grid
 from reports.measures import frame
-from reports.records import STAGES, load_grid
+from reports.records import STAGES
 from reports.tables import Stat, result_table
 from reports.writers import to_csv, to_markdown
 from tests.reports.sweep import record, write_run

@@ -64,7 +64,7 @@ def test_a_plan_is_the_one_that_linear_programming_finds():
     classes = torch.zeros(8, 10, dtype=torch.int64)
     image = classified(classes, point_labels([(1, 1, 0), (3, 6, 1), (8, 2, 2)], [0, 0, 0]), torch.rand(3, 8, 10))
     split = InstanceSplit("transport", 1.0, stride=1, solver=Solver("converged", 1e-4, resolution="full"))
-    (costs,) = split._distances([image])
+    (costs,) = split.path_distances([image])
     ((_, units, _),) = class_markets(image)
     n, m = 3, 80
     rows = torch.block_diag(*[torch.ones(1, m)] * n)

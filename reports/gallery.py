@@ -27,7 +27,10 @@ from reports.strips import Gallery, GalleryImage, Strip, Tile, mark_worst, thing
 from reports.tables import ResultTable
 
 MAPS = ("labels", "prediction", "ground_truth")
-MOST_IMAGES = 8
+MOST_IMAGES, LEAST_IMAGES = 8, 2
+MOST_TILES = 240
+"""Rows times images: a grid of many rows shows fewer images, so that its page stays one that opens."""
+
 SHOWN_SIDE = 320
 """Small maps are enlarged by a whole factor until their longer side is about this many pixels."""
 
@@ -68,7 +71,7 @@ def load_gallery(table: ResultTable, photographs: bool = True) -> Gallery:
     shown = sorted(
         dict.fromkeys(place for source in sources for place in source.entries),
         key=lambda place: -sum(place in source.entries for source in sources),
-    )[:MOST_IMAGES]
+    )[: max(LEAST_IMAGES, min(MOST_IMAGES, MOST_TILES // max(1, len(sources))))]
     names = {category: name for source in sources for category, name in source.names.items()}
     stuff = set().union(*(source.stuff for source in sources))
     images = [_image(place, sources, names, stuff, problems, photographs) for place in shown]

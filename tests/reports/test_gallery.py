@@ -207,6 +207,15 @@ def test_images_that_most_methods_have_come_first(results):
     assert [image.key for image in gallery(results).images] == ["val_000003", "val_000001"]
 
 
+def test_a_grid_of_many_rows_shows_fewer_images(results, monkeypatch):
+    path = results / "runs" / "psps-s0" / "pictures" / "index.json"
+    (first,) = json.loads(path.read_text())
+    path.write_text(json.dumps([{**first, "key": f"val_{number:06d}"} for number in range(12)]))
+    for tiles, images in ((240, 8), (6, 3), (1, 2)):  # of two rows
+        monkeypatch.setattr("reports.gallery.MOST_TILES", tiles)
+        assert len(gallery(results).images) == images
+
+
 # --- maps that labels were decided from -------------------------------------------------------------------------------
 
 

@@ -110,9 +110,9 @@ def _resized_rows(maps: np.ndarray, lower: np.ndarray, upper: np.ndarray, weight
 
 
 @njit(nogil=True, cache=True, fastmath=_FLAGS)
-def _mixed(above: np.ndarray, below: np.ndarray, share: np.float32, offset: np.float32, out: np.ndarray) -> None:
+def _mixed(above: np.ndarray, below: np.ndarray, share: np.float32, out: np.ndarray) -> None:
     for x in range(out.shape[0]):
-        out[x] = (np.float32(1) - share) * above[x] + share * below[x] - offset
+        out[x] = (np.float32(1) - share) * above[x] + share * below[x]
 
 
 # without the flags above: an offset of -inf makes its costs inf, which have to compare as such
@@ -122,21 +122,18 @@ def _cheapest(
 ) -> np.ndarray:
     """(h', w') int64 argmin over n of maps (n, h, w') resized along their columns, minus offsets (n,)."""
     count, width = maps.shape[0], maps.shape[2]
-    out = np.zeros((lower.shape[0], width), dtype=np.int64)
+    out = np.empty((lower.shape[0], width), dtype=np.int64)
     least, owner = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.int32)
     for y in range(lower.shape[0]):
         share = weight[y]
+        least[:] = np.inf
+        owner[:] = 0
         for i in range(count):
             above, below, offset = maps[i, lower[y]], maps[i, upper[y]], offsets[i]
-            if i == 0:
-                for x in range(width):
-                    least[x] = (np.float32(1) - share) * above[x] + share * below[x] - offset
-                    owner[x] = 0
-            else:
-                for x in range(width):
-                    cost = (np.float32(1) - share) * above[x] + share * below[x] - offset
-                    owner[x] = i if cost < least[x] else owner[x]
-                    least[x] = min(cost, least[x])
+            for x in range(width):
+                cost = (np.float32(1) - share) * above[x] + share * below[x] - offset
+                owner[x] = i if cost < least[x] else owner[x]
+                least[x] = min(cost, least[x])
         for x in range(width):
             out[y, x] = owner[x]
     return out
@@ -174,7 +171,7 @@ def _probabilities(
     most, total = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32)
     for y in range(lower.shape[0]):
         for k in range(count):
-            _mixed(maps[k, lower[y]], maps[k, upper[y]], weight[y], np.float32(0), values[k])
+            _mixed(maps[k, lower[y]], maps[k, upper[y]], weight[y], values[k])
         most[:] = values[0]
         for k in range(1, count):
             _largest(values[k], most)

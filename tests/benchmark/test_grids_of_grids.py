@@ -302,7 +302,7 @@ def test_a_start_runs_first_and_its_failure_skips_the_cell_until_it_is_repeated(
         grid="p2m_pretrained",
     )  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr("benchmark.execute.train", lambda *_: 1 / 0)
+        patch.setattr("benchmark.stages.train", lambda *_: 1 / 0)
         assert main(words) == 1
     records = list(runs_in(tmp_path).values())
     assert sorted(record["state"] for record in records) == ["failed", "skipped"]

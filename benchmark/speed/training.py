@@ -1,4 +1,4 @@
-"""Training of one run, a step at a time, with the time of each stage: what `benchmark.train` does in a step."""
+"""Training of one run, a step at a time, with the time of each stage."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.data import DataLoader
+from lightning_fabric import Fabric
 
 from benchmark.build import build_model, points_of, supervision_of, training_dataset
 from benchmark.data.sources import build_source
 from benchmark.expand import expand
 from benchmark.grid import Cell, load_grid
-from benchmark.optimizers import build_optimizer, decay_factor
+from benchmark.loading import training_loader
 from benchmark.speed.harness import synchronise
-from benchmark.train import Collation, EpochKeys, Schedule, StepBatches, mixed_precision, parameter_groups
+from benchmark.train import Schedule
+from benchmark.training_step import TrainingStep
 from methods.base.model import Model
 from methods.base.types import PointBatch
 
@@ -53,11 +53,7 @@ def batches(config: Mapping[str, Any], model: Model, workers: int, device: torch
     """
     source = build_source(config["dataset"], "train")
     dataset = training_dataset(config, points_of(config, "train"), supervision_of(config, source))
-    sampler = StepBatches(len(dataset), config["schedule"]["batch_size"], config["seed"], 0, ENDLESS)
-    return iter(DataLoader(
-        EpochKeys(dataset), batch_sampler=sampler, collate_fn=Collation(model.preparation()), num_workers=workers,
-        pin_memory=device.type == "cuda",
-    ))  # fmt: skip
+    return iter(training_loader({**config, "workers": workers}, dataset, model, 0, ENDLESS, device))
 
 
 class Trainer:
@@ -79,16 +75,11 @@ class Trainer:
         self.trainable = self.model.trainable
         if not self.trainable:
             return
-        settings = config["schedule"]
-        self.schedule = Schedule.of(settings, len(source.records))
-        groups = parameter_groups(self.model, settings["lr"], settings["backbone_lr_factor"])
-        for group in groups:
-            group["lr"] *= decay_factor(settings, LATE)
-        self.optimizer = build_optimizer(groups, settings)
+        schedule = Schedule.of(config["schedule"], len(source.records))
+        self.progress = schedule.progress(int(LATE * schedule.total_steps))
+        self.take_step = TrainingStep(config, self.model, Fabric(accelerator=device.type, devices=1))
         self.model.stopwatch.exact = True
-        self.model.train()
         self.batches = batches(config, self.model, 0, device)
-        self.steps = 0
 
     def step(self) -> dict[str, float]:
         """Take a training step late in the run.
@@ -101,14 +92,14 @@ class Trainer:
             whole (``step``), and what no stage counts (``rest``).
 
         Raises:
-            FloatingPointError: a loss is not finite.
+            Diverged: a loss is not finite.
         """
         seconds = self._step(self.batches)
         if self.device.type == "cuda":
             self.model.stopwatch.exact = False
             seconds["step"] = self._step(self.batches)["step"]
             self.model.stopwatch.exact = True
-        self.optimizer.zero_grad()  # many models wait for their turn: their gradients need not
+        self.take_step.optimizer.zero_grad()  # many models wait for their turn: their gradients need not
         return seconds
 
     def warm_up(self, small: bool) -> None:
@@ -118,31 +109,14 @@ class Trainer:
             return
         config = {**self.config, "input": {**self.config["input"], **SMALL}}
         self._step(batches(config, self.model, 0, self.device))
-        self.optimizer.zero_grad()
+        self.take_step.optimizer.zero_grad()
 
     def _step(self, source: Iterator[PointBatch]) -> dict[str, float]:
-        watch, settings = self.model.stopwatch, self.config["schedule"]
+        watch = self.model.stopwatch
         watch.seconds = {}
         synchronise(self.device)
         began = time.perf_counter()
-        with watch("data"):
-            batch = next(source).to(self.device)
-        torch.manual_seed(self.steps)
-        self.steps += 1
-        progress = self.schedule.progress(int(LATE * self.schedule.total_steps))
-        with mixed_precision(self.config["precision"], self.device):
-            losses = {name: loss.float() for name, loss in self.model(batch, progress).items()}
-        with watch("losses"):
-            values = torch.stack([loss.detach() for loss in losses.values()])
-            if not bool(values.isfinite().all()):
-                raise FloatingPointError("a loss is not finite")
-        with watch("backward"):
-            self.optimizer.zero_grad()
-            torch.stack(list(losses.values())).sum().backward()
-        with watch("optimizer"):
-            if settings["clip_norm"] is not None:
-                nn.utils.clip_grad_norm_(self.model.parameters(), settings["clip_norm"])
-            self.optimizer.step()
+        self.take_step(source, self.progress)
         synchronise(self.device)
         whole = time.perf_counter() - began
         return {**watch.seconds, "rest": whole - sum(watch.seconds.values()), "step": whole}

@@ -102,7 +102,7 @@ class Supervision:
     def of(cls, labels: Tensor, pairs: ColorPairs, valid: Tensor, images: Tensor) -> Supervision:
         """As given, but with nothing known of the images that are not trained on."""
         kept = images[:, None, None]
-        pairs = replace(pairs, used=[used & kept for used in pairs.used], count=pairs.count * images)
+        pairs = replace(pairs, used=pairs.used & kept, count=pairs.count * images)
         return cls(labels.masked_fill(~kept, UNLABELLED), pairs, valid & kept, images)
 
 

@@ -176,7 +176,10 @@ def panoptic_segments(likelihood: Tensor, pixel_classes: Tensor, classes: Tensor
     segment_ids = torch.zeros_like(pixel_classes)
     things = torch.nonzero(is_thing)[:, 0]
     if len(things):
-        on_thing = torch.isin(pixel_classes, classes[things])
+        # the last entry is that of void, -1
+        of_thing = torch.zeros(int(classes.max()) + 2, dtype=torch.bool, device=classes.device)
+        of_thing[classes[things]] = True
+        on_thing = of_thing[pixel_classes]
         segment_ids = torch.where(on_thing, things[likelihood.max(dim=0).indices] + 1, segment_ids)
     for index in torch.nonzero(~is_thing)[:, 0]:
         segment_ids = torch.where(pixel_classes == classes[index], index + 1, segment_ids)

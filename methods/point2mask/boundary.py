@@ -11,7 +11,7 @@ from torch import Tensor
 
 from methods.base.embedding import Projection
 from methods.base.types import PseudoLabels
-from methods.ops.color import shifted_pair
+from methods.ops.disagreement import shifted_pair
 
 EPSILON = 1e-5
 """Beside the logarithms' arguments and the numbers of pairs (Point2Mask released code)."""

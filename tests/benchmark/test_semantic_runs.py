@@ -19,7 +19,7 @@ from benchmark.execute import execute, load_run
 from benchmark.mean_iou import mean_iou_result
 from benchmark.optimizers import build_optimizer, decay_factor
 from benchmark.runs import Run, State
-from benchmark.train import parameter_groups
+from benchmark.training_step import parameter_groups
 from methods.base.semantic_model import SemanticModel
 from reports.records import load_record
 from tests.benchmark.tiny_runs import STEPS, Interrupted, assert_same_outcome, tiny_config

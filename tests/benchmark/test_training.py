@@ -21,12 +21,14 @@ from benchmark.configs import compose_run
 from benchmark.data.scenes import CATEGORIES
 from benchmark.execute import execute
 from benchmark.grid import load_grid
+from benchmark.loading import StepBatches
 from benchmark.optimizers import step_decay
 from benchmark.plan import pending, plan
 from benchmark.request import read_request
 from benchmark.run import main
 from benchmark.runs import Run, State
-from benchmark.train import Schedule, StepBatches, parameter_groups
+from benchmark.train import Schedule
+from benchmark.training_step import parameter_groups
 from methods.base.types import PointLabels, PointSample, Progress, collate
 from methods.psps.labeler import PSPS
 from tests.benchmark.tiny_runs import (

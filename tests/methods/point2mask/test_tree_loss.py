@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from benchmark.train import Collation
+from benchmark.loading import Collation
 from methods.base.types import PointSample
 from methods.point2mask.tree_energy import tree_filter
 from methods.point2mask.tree_loss import color_tree_loss, color_trees, prepared_trees

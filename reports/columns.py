@@ -147,6 +147,9 @@ NAME_COLUMNS = (
     ),
 )  # fmt: skip
 
+SETTING_COLUMN = Column("setting", "setting", "member of the grid: axes of its own, as words of its command", "name")
+"""Instead of a column for each axis, where a grid is composed of several that have few axes in common."""
+
 STATE_COLUMNS = (
     Column("seeds", "seeds", "runs done, of those planned", "state"),
     Column("state", "state", "", "state"),

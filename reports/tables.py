@@ -15,6 +15,7 @@ from reports.columns import (
     IMAGE_COLUMNS,
     NAME_COLUMNS,
     PREDICTION,
+    SETTING_COLUMN,
     STATE_COLUMNS,
     VALUE_COLUMNS,
     VERDICT_COLUMNS,
@@ -51,7 +52,7 @@ class ResultTable:
         """Columns of the quality or cost table: names, then those of the part that have something to tell.
 
         Left out are columns without a value, the map that mIoU is measured on if it is the same in all rows (a note says
-        it), and the state if all runs are done.
+        it), the state if all runs are done, and axes that a column of settings tells.
         """
         parts = {"quality": ("name", "quality", "state"), "cost": ("name", "cost")}[part]
         told: set[str] = set()
@@ -59,6 +60,8 @@ class ResultTable:
             told.add("state")
         if len(_sources(self.rows)) < 2:
             told.add("miou_source")
+        if SETTING_COLUMN in self.columns:
+            told.update(c.key for c in self.columns if c.key.startswith("axis:"))
         columns = [c for c in self.columns if c.part in parts and c.key not in told]
         return [c for c in columns if any(row.values.get(c.key) not in (None, "") for row in self.rows)]
 
@@ -107,7 +110,11 @@ def result_table(grid: Grid) -> ResultTable:
     """The table of a grid: its cells grouped over seeds, in table order."""
     citation = cite(grid)
     rows = make_rows(grid.cells, frame(grid), citation)
-    columns = (*NAME_COLUMNS, *_axis_columns(rows), *_value_columns(citation), *STATE_COLUMNS)
+    axes = _axis_columns(rows)
+    if grid.members:
+        rows = [replace(row, values=row.values | {SETTING_COLUMN.key: _setting(row, rows, axes)}) for row in rows]
+        axes = [SETTING_COLUMN, *axes]
+    columns = (*NAME_COLUMNS, *axes, *_value_columns(citation), *STATE_COLUMNS)
     table = ResultTable(grid.title, columns, tuple(rows), tuple(_notes(columns, rows)))
     cited = paper_notes(citation, [(table.name(row), row.paper, row.records) for row in rows])
     cited += further_notes(citation, [(table.name(row), row.paper, row.cells[0]) for row in rows])
@@ -137,6 +144,19 @@ def _axis_columns(rows: Sequence[Row]) -> list[Column]:
         and not (key == "axis:method" and _told_by_label(rows))
         and not _repeats(rows, key, "points")
     ]
+
+
+def _setting(row: Row, rows: Sequence[Row], axes: Sequence[Column]) -> str:
+    """The value of `SETTING_COLUMN`: axes that differ among the rows of its member; those of the method without a prefix."""
+    member = row.cells[0].grid
+    others = [other.values for other in rows if other.cells[0].grid == member]
+    words = [
+        f"{axis.title.removeprefix('method.')}={row.values[axis.key]}"
+        for axis in axes
+        if axis.key != "axis:method" and row.values.get(axis.key)
+        and (len(others) == 1 or len({values.get(axis.key) for values in others}) > 1) and axis.key != "axis:grid"
+    ]  # fmt: skip
+    return f"{member}: {', '.join(words)}" if words else member
 
 
 def _told_by_label(rows: Sequence[Row]) -> bool:

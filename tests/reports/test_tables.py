@@ -169,6 +169,17 @@ def test_axes_that_vary_are_columns_and_the_others_a_note(tmp_path):
     assert "sample standard deviation" not in text
 
 
+def test_a_composed_grid_has_one_column_for_the_axes_of_its_members(composed):
+    table = result_table(load_grid(composed, "whole"))
+    shown = [column.key for column in table.shown("quality")]
+    assert "setting" in shown and not [key for key in shown if key.startswith("axis:")]
+    settings = [row.values["setting"] for row in table.rows]
+    assert settings[:3] == ["p2m_units: units=equal", "p2m_units: units=nearest", "p2m_units: units=centroid"]
+    assert "p2m_sinkhorn_iterations: iterations=100" in settings and len(set(settings)) == len(settings)
+    header = next(csv.reader(io.StringIO(to_csv(table))))
+    assert {"setting", "method.units", "method.iterations"} <= set(header)  # a program reads axes one by one
+
+
 def test_masks_have_no_points(tmp_path):
     masks = {"kind": "masks", "points_per_target": None, "boxes": 0, "masks": "all training images"}
     table = write_grid(tmp_path, [(record("a", "full_masks", 0, supervision=masks), {"method": "full_masks"})])

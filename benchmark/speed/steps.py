@@ -48,7 +48,7 @@ PAPER = Setting(
     "600 x 800, batch 2, the papers' network", ("scale=paper", "schedule.batch_size=2"), (375, 500), 120, large=True
 )
 SMALL_NETWORK = ("scale=mini", "model.layers=3")
-"""Half the layers of the papers' encoder. With the single one of short runs on photographs steps cost less, the labels the same."""
+"""With half of the papers' encoder layers. With the single one of short runs a step costs less, its labels the same."""
 SETTINGS = (
     Setting("320 px, batch 4, with a head", (*SMALL_NETWORK, "head=panoptic_segformer_tiny"), (500, 500), 60),
     Setting("320 px, batch 4, head=none", (*SMALL_NETWORK, "head=none"), (500, 500), 35),

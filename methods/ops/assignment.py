@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.ops.full_size import class_probabilities
+from methods.ops.full_size import cheapest_supplier, class_probabilities, likeliest_instance, most_probable
 from methods.ops.rasterize import dilated_points
 
 
@@ -57,7 +57,7 @@ def class_map(probs: Tensor, present: Tensor, is_stuff: Tensor, stuff_threshold:
     """
     if not len(present):
         return torch.full(probs.shape[1:], -1, dtype=torch.int64, device=probs.device)
-    best, row = probs.max(dim=0)
+    best, row = most_probable(probs)
     unsure = is_stuff[row] & (best < stuff_threshold)
     return torch.where(unsure, -1, present[row])
 
@@ -140,9 +140,13 @@ def distance_likelihood(
     """
     if not len(distances):
         return distances.new_zeros(0, *size)
+    return 1 - F.interpolate(_normalised(distances, scale)[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def _normalised(distances: Tensor, scale: DistanceScale) -> Tensor:
+    """Distances (n, h, w) over their maximum, in [0, 1); n is at least 1."""
     finite = torch.where(torch.isinf(distances), scale.missing, distances)
-    normalised = finite / (finite.max() + scale.epsilon)
-    return 1 - F.interpolate(normalised[None], size=size, mode="bilinear", align_corners=False)[0]
+    return finite / (finite.max() + scale.epsilon)
 
 
 def class_compatibility(probs: Tensor, present: Tensor, is_stuff: Tensor, classes: Tensor) -> Tensor:
@@ -160,18 +164,45 @@ def class_compatibility(probs: Tensor, present: Tensor, is_stuff: Tensor, classe
     return probs[torch.searchsorted(present, classes)] + probs[is_stuff].sum(dim=0)
 
 
-def panoptic_segments(likelihood: Tensor, pixel_classes: Tensor, classes: Tensor, is_thing: Tensor) -> Tensor:
+def likeliest_instances(
+    distances: Tensor, probs: Tensor, present: Tensor, is_stuff: Tensor, classes: Tensor,
+    scale: DistanceScale = DistanceScale(), compatible: bool = True,
+) -> Tensor:
+    """The instance with the largest product of `distance_likelihood` and `class_compatibility` at each pixel.
+
+    Args:
+        distances: (n, gh, gw) float32 traversing distances; inf where an instance has no labelled pixel.
+        probs: (c, h, w) float32 probabilities of the classes that occur.
+        present: (c,) int64, those classes, ascending.
+        is_stuff: (c,) bool.
+        classes: (n,) int64 class of each instance, each in ``present``.
+        scale: constants of the normalisation.
+        compatible: False leaves the second factor away.
+
+    Returns:
+        (h, w) int64 in ``0 .. n - 1``, the lowest index on ties; zeros if n is 0.
+    """
+    size = tuple(probs.shape[1:])
+    if not len(distances):
+        return torch.zeros(size, dtype=torch.int64, device=probs.device)
+    normalised = _normalised(distances, scale)
+    if not compatible:
+        return cheapest_supplier(normalised, None, size)
+    return likeliest_instance(normalised, probs, torch.searchsorted(present, classes), is_stuff)
+
+
+def panoptic_segments(instances: Tensor, pixel_classes: Tensor, classes: Tensor, is_thing: Tensor) -> Tensor:
     """Segment ids: the likeliest instance on thing pixels, the class's own target on stuff pixels (PSPS released code).
 
     Args:
-        likelihood: (n_things, h, w) float, of the thing targets in their order.
+        instances: (h, w) int64, the likeliest of the thing targets, counted in their order; anything if there is none.
         pixel_classes: (h, w) int64 class of each pixel, -1 = void; only classes that occur among the targets.
         classes: (n,) int64 class of each target.
         is_thing: (n,) bool.
 
     Returns:
-        (h, w) int64, 0 = void, ``i + 1`` = target ``i``. Ties go to the lowest instance. Instances are disjoint and hold no
-        pixel whose most probable class is stuff.
+        (h, w) int64, 0 = void, ``i + 1`` = target ``i``. Instances are disjoint and hold no pixel whose most probable class
+        is stuff.
     """
     segment_ids = torch.zeros_like(pixel_classes)
     things = torch.nonzero(is_thing)[:, 0]
@@ -180,7 +211,7 @@ def panoptic_segments(likelihood: Tensor, pixel_classes: Tensor, classes: Tensor
         of_thing = torch.zeros(int(classes.max()) + 2, dtype=torch.bool, device=classes.device)
         of_thing[classes[things]] = True
         on_thing = of_thing[pixel_classes]
-        segment_ids = torch.where(on_thing, things[likelihood.max(dim=0).indices] + 1, segment_ids)
+        segment_ids = torch.where(on_thing, things[instances] + 1, segment_ids)
     for index in torch.nonzero(~is_thing)[:, 0]:
         segment_ids = torch.where(pixel_classes == classes[index], index + 1, segment_ids)
     return segment_ids

@@ -1,8 +1,9 @@
-"""Decisions at full resolution from coarse maps: which supplier is cheapest at a pixel, how probable a class is there.
+"""Decisions at full resolution, most of them from coarse maps: which supplier is cheapest at a pixel, which instance is
+likeliest, how probable a class is, which class is most probable.
 
-Both resize their maps bilinearly and then reduce them over suppliers or classes. On a CPU a compiled kernel resizes along
-the rows first and along the columns as each row of pixels is needed, so that nothing but the result is ever written at full
-resolution. Anywhere else, and as the reference of the tests, it is `resample` and a reduction.
+The first three resize their maps bilinearly and then reduce them over suppliers or classes. On a CPU a compiled kernel
+resizes along the rows first and along the columns as each row of pixels is needed, so that nothing but the result is ever
+written at full resolution. Anywhere else, and as the reference of the tests, it is `resample` and a reduction.
 
 The kernels compile on their first call, are cached on disk and release the GIL.
 """
@@ -76,6 +77,49 @@ def class_probabilities_plain(
     return (full[present] - full.logsumexp(dim=0)).exp()
 
 
+def likeliest_instance(distances: Tensor, probs: Tensor, rows: Tensor, shared: Tensor) -> Tensor:
+    """``argmax_i (1 - D_ij) (P_ij + sum of the shared P_kj)`` of every pixel j; the lowest index on ties.
+
+    Args:
+        distances: (n, gh, gw) float32 D in [0, 1] on a grid that covers the image, n at least 1.
+        probs: (c, h, w) float32 probabilities.
+        rows: (n,) int64 in ``0 .. c - 1``, whose probability is P_i.
+        shared: (c,) bool, the rows that every instance may take pixels from.
+
+    Returns:
+        (h, w) int64 in ``0 .. n - 1``. No gradient.
+    """
+    distances, probs = distances.detach(), probs.detach()
+    if distances.device.type != "cpu" or distances.dtype != torch.float32 or probs.dtype != torch.float32:
+        return likeliest_instance_plain(distances, probs, rows, shared)
+    height, width = probs.shape[1:]
+    along_rows = _columns(distances, *_axis(distances.shape[2], width, width, width))
+    axis = _axis(distances.shape[1], height, height, height)
+    return torch.from_numpy(_likeliest(along_rows, probs.contiguous().numpy(), rows.numpy(), shared.numpy(), *axis))
+
+
+def likeliest_instance_plain(distances: Tensor, probs: Tensor, rows: Tensor, shared: Tensor) -> Tensor:
+    """`likeliest_instance` by maps of the full size, on any device."""
+    size = tuple(probs.shape[1:])
+    return ((1 - resample(distances, size, size, size)) * (probs[rows] + probs[shared].sum(dim=0))).max(dim=0).indices
+
+
+def most_probable(probs: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of some maps at every pixel.
+
+    Args:
+        probs: (c, h, w) float, c at least 1.
+
+    Returns:
+        (h, w), the values, and (h, w) int64, where they are; the lowest index on ties. No gradient.
+    """
+    probs = probs.detach()
+    if probs.device.type != "cpu" or probs.dtype != torch.float32:
+        return tuple(probs.max(dim=0))  # type: ignore[return-value]
+    values, places = _largest_of(probs.contiguous().flatten(1).numpy())
+    return torch.from_numpy(values).view(probs.shape[1:]), torch.from_numpy(places).view(probs.shape[1:])
+
+
 def _axis(cells: int, valid: int, padded: int, pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where a bilinear resize of the valid part of an axis reads (see `resample`): (pixels,) lower and upper cell, and the
     weight of the upper one.
@@ -137,6 +181,54 @@ def _cheapest(
         for x in range(width):
             out[y, x] = owner[x]
     return out
+
+
+@njit(nogil=True, cache=True)
+def _likeliest(
+    maps: np.ndarray, probs: np.ndarray, rows: np.ndarray, shared: np.ndarray,
+    lower: np.ndarray, upper: np.ndarray, weight: np.ndarray,
+) -> np.ndarray:
+    """(h', w') int64 argmax over n of one minus maps (n, h, w') resized along their columns, times the probabilities."""
+    count, width = maps.shape[0], maps.shape[2]
+    out = np.empty((lower.shape[0], width), dtype=np.int64)
+    both, most = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32)
+    owner = np.empty(width, dtype=np.int32)
+    for y in range(lower.shape[0]):
+        share = weight[y]
+        both[:] = 0
+        for k in range(probs.shape[0]):
+            if shared[k]:
+                _add(probs[k, y], both)
+        most[:] = -np.inf
+        owner[:] = 0
+        for i in range(count):
+            above, below, own = maps[i, lower[y]], maps[i, upper[y]], probs[rows[i], y]
+            for x in range(width):
+                nearness = np.float32(1) - ((np.float32(1) - share) * above[x] + share * below[x])
+                likelihood = nearness * (own[x] + both[x])
+                owner[x] = i if likelihood > most[x] else owner[x]
+                most[x] = max(likelihood, most[x])
+        for x in range(width):
+            out[y, x] = owner[x]
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _add(values: np.ndarray, total: np.ndarray) -> None:
+    for x in range(total.shape[0]):
+        total[x] += values[x]
+
+
+@njit(nogil=True, cache=True)
+def _largest_of(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(m,) float32 maximum over n of maps (n, m), and where it is."""
+    most, place = maps[0].copy(), np.zeros(maps.shape[1], dtype=np.int32)
+    for i in range(1, maps.shape[0]):
+        values = maps[i]
+        for x in range(most.shape[0]):
+            place[x] = i if values[x] > most[x] else place[x]
+            most[x] = max(values[x], most[x])
+    return most, place.astype(np.int64)
 
 
 @njit(nogil=True, cache=True, fastmath=_FLAGS)

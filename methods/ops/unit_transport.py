@@ -50,10 +50,14 @@ class Solver:
 
 def cell_demands(consumers: Tensor, grid: tuple[int, int]) -> Tensor:
     """(gh, gw) float32: how many of the consumers (h, w) bool lie in each cell of the grid that covers the image."""
-    rows, cols = torch.nonzero(consumers, as_tuple=True)
-    rows = torch.div(rows * grid[0], consumers.shape[0], rounding_mode="floor")
-    cols = torch.div(cols * grid[1], consumers.shape[1], rounding_mode="floor")
-    return torch.bincount(rows * grid[1] + cols, minlength=grid[0] * grid[1]).view(grid).float()
+    def members(pixels: int, cells: int) -> Tensor:
+        """(cells, pixels) of 0 and 1: which pixels of an axis belong to which cell."""
+        place = torch.arange(pixels, device=consumers.device) * cells // pixels
+        return (place == torch.arange(cells, device=consumers.device)[:, None]).float()
+
+    # whole numbers, those that are multiplied below 2^11: exact, also in TF32
+    rows, cols = (members(pixels, cells) for pixels, cells in zip(consumers.shape, grid, strict=True))
+    return rows @ consumers.float() @ cols.T
 
 
 def transport_offsets(

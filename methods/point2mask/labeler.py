@@ -28,7 +28,7 @@ from methods.ops.rasterize import grid_size, resample
 from methods.point2mask.boundary import BoundaryProjection, boundary_loss
 from methods.point2mask.cost import paid_costs, path_costs, supply_costs
 from methods.point2mask.low_boundary import LOW_BOUNDARIES, StructuredEdges, structured_edges
-from methods.point2mask.transport_labels import Solver, claimed_segments, supplier_scores, transport_offsets
+from methods.point2mask.transport_labels import Solver, claimed_segments, transport_offsets, transported_owners
 from methods.point2mask.tree_energy import CELL_SETS
 from methods.point2mask.tree_loss import PreparedTrees, color_tree_loss, prepared_trees
 from methods.point2mask.units import Counting, Market, unit_numbers
@@ -279,8 +279,8 @@ class Point2Mask(PseudoLabeler):
             rows = torch.searchsorted(image.present, points.classes)
             segment_ids = claimed_segments(costs, offsets, image.probs, rows, points.is_thing, self.stuff_threshold)
         else:
-            scores = supplier_scores(costs, offsets, image.size)
-            segment_ids = panoptic_segments(scores, image.pixel_classes, points.classes, points.is_thing)
+            owners = transported_owners(costs, offsets, image.size)
+            segment_ids = panoptic_segments(owners, image.pixel_classes, points.classes, points.is_thing)
         return dense_labels(segment_ids, points, input_size, empty_box=self.empty_box)
 
     def losses(

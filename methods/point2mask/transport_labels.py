@@ -6,24 +6,25 @@ import torch
 from torch import Tensor
 
 from methods.ops.full_size import cheapest_supplier
-from methods.ops.rasterize import resample
 from methods.ops.unit_transport import Solver, transport_offsets
 
-__all__ = ["Solver", "claimed_segments", "supplier_scores", "transport_offsets"]
+__all__ = ["Solver", "claimed_segments", "transport_offsets", "transported_owners"]
 
 
-def supplier_scores(costs: Tensor, offsets: Tensor, size: tuple[int, int]) -> Tensor:
-    """``u_i - c_ij`` at full resolution, largest at the supplier of a pixel.
+def transported_owners(costs: Tensor, offsets: Tensor, size: tuple[int, int]) -> Tensor:
+    """The supplier of every pixel, ``argmin_i (c_ij - u_i)``.
 
     Args:
         costs: (n, gh, gw) float32 on the grid.
-        offsets: (n,) float32; zeros give the minimum-cost assignment.
+        offsets: (n,) float32 u; zeros give the minimum-cost assignment.
         size: (height, width) of the image.
 
     Returns:
-        (n, height, width) float32.
+        (height, width) int64 in ``0 .. n - 1``, the lowest index on ties; zeros if n is 0.
     """
-    return offsets[:, None, None] - resample(costs, size, size, size)
+    if not len(costs):
+        return torch.zeros(size, dtype=torch.int64, device=costs.device)
+    return cheapest_supplier(costs, offsets, size)
 
 
 def claimed_segments(
@@ -46,7 +47,7 @@ def claimed_segments(
     size = tuple(probs.shape[1:])
     if not len(costs):
         return torch.zeros(size, dtype=torch.int64, device=probs.device)
-    owners = cheapest_supplier(costs, offsets, size)
+    owners = transported_owners(costs, offsets, size)
     certainty = probs.gather(0, rows[owners][None])[0]
     unsure = ~is_thing[owners] & (certainty < stuff_threshold)
     return torch.where(unsure, 0, owners + 1)

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
 from methods.ops.assignment import DistanceScale, distance_likelihood
@@ -61,7 +63,7 @@ def owned_counts(owners: Tensor, consumers: Tensor, count: int) -> Tensor:
     Returns:
         (n,) float64, not negative; with a supplier for each, the sum is the number of consumers.
     """
-    return torch.bincount(_members(owners, consumers), minlength=count + 1)[1:].double()
+    return _region_sums(owners, consumers, count)[:, 0]
 
 
 def equal_counts(consumers: Tensor, count: int) -> Tensor:
@@ -78,18 +80,33 @@ def centroids(owners: Tensor, consumers: Tensor, count: int) -> Tensor:
     Returns:
         (n, 2) int64 row and column; -1 for an empty region.
     """
-    members = _members(owners, consumers)
-    areas = torch.bincount(members, minlength=count + 1)[1:, None]
+    sums = _region_sums(owners, consumers, count)
+    areas = sums[:, :1]
+    return torch.where(areas > 0, sums[:, 1:] / areas.clamp(min=1), -1).long()
+
+
+def _region_sums(owners: Tensor, consumers: Tensor, count: int) -> Tensor:
+    """(n, 3) float64: consumers in the region of each supplier, sum of their rows, sum of their columns."""
+    if owners.device.type == "cpu":
+        return torch.from_numpy(_region_sums_compiled(owners.numpy(), consumers.numpy(), count))
+    members = torch.where(consumers, owners + 1, 0).flatten()
     places = torch.meshgrid(*(torch.arange(side, device=owners.device) for side in owners.shape), indexing="ij")
     # sums of whole numbers: exact in double precision, in any order
-    sums = [torch.bincount(members, place.flatten().double(), minlength=count + 1)[1:] for place in places]
-    means = (torch.stack(sums, dim=1) / areas.clamp(min=1)).long()
-    return torch.where(areas > 0, means, -1)
+    weights = (torch.ones_like(owners), *places)
+    return torch.stack([torch.bincount(members, w.flatten().double(), minlength=count + 1)[1:] for w in weights], dim=1)
 
 
-def _members(owners: Tensor, consumers: Tensor) -> Tensor:
-    """(h * w,) int64: 1 + the owner of each consumer, 0 for pixels that are none or have none."""
-    return torch.where(consumers, owners + 1, 0).flatten()
+@njit(nogil=True, cache=True)
+def _region_sums_compiled(owners: np.ndarray, consumers: np.ndarray, count: int) -> np.ndarray:
+    sums = np.zeros((count, 3), dtype=np.float64)
+    for row in range(owners.shape[0]):
+        for col in range(owners.shape[1]):
+            owner = owners[row, col]
+            if consumers[row, col] and owner >= 0:
+                sums[owner, 0] += 1
+                sums[owner, 1] += row
+                sums[owner, 2] += col
+    return sums
 
 
 def centroid_sources(

@@ -19,7 +19,7 @@ from methods.base.point_losses import SemanticObjective
 from methods.base.point_semantics import ImageSemantics, image_semantics, target_sources
 from methods.base.semantic_branch import SemanticBranch, SemanticMaps
 from methods.base.types import Categories, Features, PointBatch, PointLabels, Progress, PseudoLabels
-from methods.ops.assignment import DistanceScale, class_compatibility, distance_likelihood, panoptic_segments
+from methods.ops.assignment import DistanceScale, likeliest_instances, panoptic_segments
 from methods.ops.edges import Sobel, sobel_edges
 from methods.ops.geodesic import batched_geodesic_distances
 from methods.ops.rasterize import grid_size, resample
@@ -168,11 +168,11 @@ class PSPS(PseudoLabeler):
     def _labels(
         self, image: ImageSemantics, distances: Tensor, points: PointLabels, input_size: tuple[int, int]
     ) -> PseudoLabels:
-        likelihood = distance_likelihood(distances, image.size, self.distance)
-        if self.use_compatibility:
-            classes = points.classes[points.is_thing]
-            likelihood = likelihood * class_compatibility(image.probs, image.present, image.is_stuff, classes)
-        segment_ids = panoptic_segments(likelihood, image.pixel_classes, points.classes, points.is_thing)
+        instances = likeliest_instances(
+            distances, image.probs, image.present, image.is_stuff, points.classes[points.is_thing], self.distance,
+            self.use_compatibility,
+        )
+        segment_ids = panoptic_segments(instances, image.pixel_classes, points.classes, points.is_thing)
         return dense_labels(segment_ids, points, input_size, empty_box=self.empty_box)
 
     def losses(

@@ -15,7 +15,7 @@ from methods.ops.transport import sinkhorn
 from methods.point2mask.boundary import boundary_loss
 from methods.point2mask.cost import path_costs
 from methods.point2mask.labeler import Point2MaskMaps
-from methods.point2mask.transport_labels import Solver, supplier_scores, transport_offsets
+from methods.point2mask.transport_labels import Solver, transport_offsets, transported_owners
 from methods.point2mask.tree_loss import color_tree_loss
 from methods.point2mask.units import centroid_sources
 from tests.methods.stand_ins import categories, point_batch, point_labels
@@ -27,7 +27,7 @@ def decoded(costs, supply, solver=Solver(resolution="full")):
     """Suppliers of the pixels of one row, by offsets."""
     grid = costs[:, None]
     (offsets,) = transport_offsets([grid], [torch.tensor(supply)], [torch.ones(1, costs.shape[1]).bool()], solver)
-    return supplier_scores(grid, offsets, (1, costs.shape[1])).argmax(dim=0)[0]
+    return transported_owners(grid, offsets, (1, costs.shape[1]))[0]
 
 
 # --- checks 2, 3, 5 and 6: decoding by offsets -------------------------------------------------------------------------

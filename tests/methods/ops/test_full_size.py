@@ -14,6 +14,9 @@ from methods.ops.full_size import (
     cheapest_supplier_plain,
     class_probabilities,
     class_probabilities_plain,
+    likeliest_instance,
+    likeliest_instance_plain,
+    most_probable,
 )
 
 
@@ -101,3 +104,39 @@ def test_other_precisions_are_decided_the_same_way(dtype):
     logits = torch.tensor([[[0.0, 4.0]], [[3.0, 1.0]]], dtype=dtype)
     found = class_probabilities(logits, torch.tensor([1]), (1, 4), (1, 4))
     torch.testing.assert_close(found[0, 0, [0, -1]], torch.tensor([3.0, -3.0]).sigmoid())
+
+
+@settings(deadline=None)
+@given(padded_maps(), st.integers(1, 4), st.integers(0, 2**31))
+def test_the_likeliest_instance_is_the_plain_one(case, classes, seed):
+    maps, size, _ = case
+    distances = maps.sigmoid()
+    generator = torch.Generator().manual_seed(seed)
+    probs = torch.rand(classes, *size, generator=generator)
+    rows = torch.randint(classes, (len(distances),), generator=generator)
+    shared = torch.rand(classes, generator=generator) < 0.5
+    found, expected = (f(distances, probs, rows, shared) for f in (likeliest_instance, likeliest_instance_plain))
+    assert found.shape == size and found.dtype == torch.int64
+    # they may differ only where rounding decides
+    nearness = 1 - torch.nn.functional.interpolate(distances[None].double(), size=size, mode="bilinear")[0]
+    likelihood = nearness * (probs[rows] + probs[shared].sum(dim=0))
+    chosen, largest = (likelihood.gather(0, instances[None])[0] for instances in (found, expected))
+    torch.testing.assert_close(chosen, largest, rtol=1e-5, atol=1e-5)
+
+
+def test_the_likeliest_instance_by_hand():
+    distances = torch.tensor([[[0.2]], [[0.6]]])
+    probs = torch.tensor([[[0.1, 0.5, 0.0]], [[0.3, 0.5, 0.0]]])
+    nothing, second = torch.tensor([False, False]), torch.tensor([False, True])
+    # 0.8 * 0.1 < 0.4 * 0.3; 0.8 * 0.5 > 0.4 * 0.5; a tie
+    assert likeliest_instance(distances, probs, torch.tensor([0, 1]), nothing).tolist() == [[1, 0, 0]]
+    # 0.8 * (0.1 + 0.3) > 0.4 * (0.3 + 0.3)
+    assert likeliest_instance(distances, probs, torch.tensor([0, 1]), second).tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_most_probable_class_is_the_lowest_on_ties(dtype):
+    probs = torch.tensor([[0.4, 0.1, 0.0], [0.4, 0.7, 0.0], [0.2, 0.2, 0.0]], dtype=dtype).view(3, 1, 3)
+    values, classes = most_probable(probs)
+    assert classes.tolist() == [[0, 1, 0]] and classes.dtype == torch.int64
+    torch.testing.assert_close(values, torch.tensor([[0.4, 0.7, 0.0]], dtype=dtype))

@@ -41,14 +41,14 @@ def test_an_instance_without_a_point_is_at_a_constant_distance():
 
 def test_segments_with_targets_in_any_order():
     classes, is_thing = torch.tensor([3, 0, 2, 1]), torch.tensor([False, True, False, True])
-    likelihood = torch.tensor([[[0.9, 0.2, 0.5, 0.9, 0.9]], [[0.1, 0.8, 0.5, 0.0, 0.0]]])
+    instances = torch.tensor([[0, 1, 0, 0, 0]])
     pixel_classes = torch.tensor([[0, 0, 1, 2, -1]])
-    # the third pixel is a tie: lowest instance; unsure stuff is void
-    assert panoptic_segments(likelihood, pixel_classes, classes, is_thing).tolist() == [[2, 4, 2, 3, 0]]
+    # unsure stuff is void
+    assert panoptic_segments(instances, pixel_classes, classes, is_thing).tolist() == [[2, 4, 2, 3, 0]]
 
 
 def test_segments_without_things():
-    found = panoptic_segments(torch.zeros(0, 1, 3), torch.tensor([[5, -1, 5]]), torch.tensor([5]), torch.tensor([False]))
+    found = panoptic_segments(torch.zeros(1, 3).long(), torch.tensor([[5, -1, 5]]), torch.tensor([5]), torch.tensor([False]))
     assert found.tolist() == [[1, 0, 1]]
 
 

@@ -71,7 +71,7 @@ def build_report(results_dir: Path | str, grid: str, photographs: bool = True) -
         (fresh / "table.tex").write_text(to_latex(table), encoding="utf-8")
         (fresh / "table.csv").write_text(to_csv(table), encoding="utf-8")
         for image in gallery.images:
-            (fresh / "gallery" / f"{image.key}.png").write_bytes(render.png_bytes(image.sheet()))
+            (fresh / "gallery" / f"{image.key}.png").write_bytes(render.png_bytes(image.sheet(), few_colors=True))
         (fresh / "index.html").write_text(page(loaded, table, claims, gallery, sources), encoding="utf-8")
         write_json_atomically(fresh / SOURCES, sources)
         _replace_folder(fresh, folder)

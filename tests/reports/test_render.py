@@ -4,6 +4,7 @@ import io
 
 import matplotlib
 import numpy as np
+import pytest
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
@@ -128,5 +129,21 @@ def test_marks_of_many_points_are_smaller():
 def test_png_and_data_address_hold_the_picture():
     picture = render.draw_segments(blocks(), SEGMENTS)
     png = render.png_bytes(picture)
-    assert (np.asarray(Image.open(io.BytesIO(png))) == picture).all()
+    assert (np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) == picture).all()
     assert render.data_uri(png).startswith("data:image/png;base64,iVBOR")
+
+
+@pytest.mark.parametrize("colors", [1, 256, 257])
+def test_a_png_has_the_pixels_of_the_picture_however_many_colours(colors):
+    values = np.arange(24 * 32) % colors
+    picture = np.stack([values % 256, values // 256, 7 * values % 256], axis=1).reshape(24, 32, 3).astype(np.uint8)
+    image = Image.open(io.BytesIO(render.png_bytes(picture)))
+    assert image.mode == ("P" if colors <= 256 else "RGB")
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), picture)
+
+
+def test_many_colours_can_be_reduced_to_near_ones():
+    picture = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    reduced = np.asarray(Image.open(io.BytesIO(render.png_bytes(picture, few_colors=True))).convert("RGB"))
+    assert len(np.unique(reduced.reshape(-1, 3), axis=0)) <= 256
+    assert np.abs(reduced.astype(int) - picture).mean() < 25

@@ -50,6 +50,7 @@ class Solver:
 
 def cell_demands(consumers: Tensor, grid: tuple[int, int]) -> Tensor:
     """(gh, gw) float32: how many of the consumers (h, w) bool lie in each cell of the grid that covers the image."""
+
     def members(pixels: int, cells: int) -> Tensor:
         """(cells, pixels) of 0 and 1: which pixels of an axis belong to which cell."""
         place = torch.arange(pixels, device=consumers.device) * cells // pixels

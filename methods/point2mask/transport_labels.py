@@ -47,7 +47,7 @@ def claimed_segments(
     size = tuple(probs.shape[1:])
     if not len(costs):
         return torch.zeros(size, dtype=torch.int64, device=probs.device)
-    owners = transported_owners(costs, offsets, size)
+    owners = cheapest_supplier(costs, offsets, size)
     certainty = probs.gather(0, rows[owners][None])[0]
     unsure = ~is_thing[owners] & (certainty < stuff_threshold)
     return torch.where(unsure, 0, owners + 1)

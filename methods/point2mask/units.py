@@ -87,8 +87,13 @@ def centroids(owners: Tensor, consumers: Tensor, count: int) -> Tensor:
 
 def _region_sums(owners: Tensor, consumers: Tensor, count: int) -> Tensor:
     """(n, 3) float64: consumers in the region of each supplier, sum of their rows, sum of their columns."""
-    if owners.device.type == "cpu":
-        return torch.from_numpy(_region_sums_compiled(owners.numpy(), consumers.numpy(), count))
+    if owners.device.type != "cpu":
+        return region_sums_plain(owners, consumers, count)
+    return torch.from_numpy(_region_sums_compiled(owners.numpy(), consumers.numpy(), count))
+
+
+def region_sums_plain(owners: Tensor, consumers: Tensor, count: int) -> Tensor:
+    """`_region_sums` without a compiled loop, on any device."""
     members = torch.where(consumers, owners + 1, 0).flatten()
     places = torch.meshgrid(*(torch.arange(side, device=owners.device) for side in owners.shape), indexing="ij")
     # sums of whole numbers: exact in double precision, in any order

@@ -26,6 +26,7 @@ from methods.point2mask.units import (
     likeliest_owners,
     nearest_owners,
     owned_counts,
+    region_sums_plain,
     unit_numbers,
 )
 
@@ -77,6 +78,10 @@ def test_counts_are_not_negative_and_sum_to_the_consumers(suppliers, height, wid
     counts = owned_counts(owners, consumers, suppliers)
     assert (counts >= 0).all() and counts.sum() == consumers.sum()
     assert counts.tolist() == [int(((owners == i) & consumers).sum()) for i in range(suppliers)]
+    sums = region_sums_plain(owners, consumers, suppliers)
+    assert torch.equal(sums[:, 0], counts)
+    centres = torch.where(counts[:, None] > 0, sums[:, 1:] / counts[:, None].clamp(min=1), -1).long()
+    assert torch.equal(centres, centroids(owners, consumers, suppliers))
     equal = equal_counts(consumers, suppliers)
     assert float(equal.sum()) == pytest.approx(int(consumers.sum()), rel=1e-5) and (equal == equal[0]).all()
 

@@ -4,7 +4,13 @@ import torch
 import torch.nn.functional as F
 
 from methods.base.embedding import contrastive_loss, segment_prototypes
-from methods.ops.assignment import DistanceScale, distance_likelihood, panoptic_segments
+from methods.ops.assignment import (
+    DistanceScale,
+    class_compatibility,
+    distance_likelihood,
+    likeliest_instances,
+    panoptic_segments,
+)
 from methods.psps.traversing import traversing_costs
 
 
@@ -37,6 +43,23 @@ def test_an_instance_without_a_point_is_at_a_constant_distance():
     torch.testing.assert_close(likelihood[0, 0, -1], torch.tensor(1 - 2 / 5), atol=1e-5, rtol=0)
     assert likelihood[1].max() < 1e-5
     assert distance_likelihood(torch.zeros(0, 3, 3), (6, 6)).shape == (0, 6, 6)
+
+
+@pytest.mark.parametrize("compatible", [True, False])
+def test_the_likeliest_instance_has_the_largest_product(compatible):
+    torch.manual_seed(0)
+    distances, probs = torch.rand(4, 5, 7), torch.rand(3, 20, 28)
+    distances[2] = torch.inf  # no labelled pixel
+    present, is_stuff, classes = torch.tensor([1, 4, 6]), torch.tensor([False, False, True]), torch.tensor([4, 1, 4, 1])
+    scale = DistanceScale(missing=0.4)
+    found = likeliest_instances(distances, probs, present, is_stuff, classes, scale, compatible)
+    product = distance_likelihood(distances, (20, 28), scale)
+    if compatible:
+        product = product * class_compatibility(probs, present, is_stuff, classes)
+    assert set(found.flatten().tolist()) == {0, 1, 2, 3}
+    torch.testing.assert_close(product.gather(0, found[None])[0], product.max(dim=0).values)
+    nothing = likeliest_instances(distances[:0], probs, present, is_stuff, classes[:0], scale, compatible)
+    assert nothing.shape == (20, 28) and not nothing.any()
 
 
 def test_segments_with_targets_in_any_order():

@@ -9,6 +9,10 @@ the plan after an update of v is ``p_ij demand_j``, and one pass over the matrix
 update of u needs. That pass takes one exponential per entry where the two log-sum-exps of the textbook take two, and it goes
 through the matrix in blocks of columns that stay in the cache.
 
+Sinkhorn's many sweeps keep the weights of some potentials (*base*) and multiply them with what the potentials have moved
+since, ``2^(potential_i - base_i)``, one number per row: that takes no exponential at all. The base follows before the
+factors could leave the range of the dtype.
+
 The kernels compile on their first call, are cached on disk and release the GIL.
 """
 
@@ -26,6 +30,9 @@ _CUTOFF = -100.0
 STARVED = 2.0**-40
 """A row sum below this share of the total may consist of dropped weights; it is then summed again, in the log domain.
 A larger row sum is right to 2^-60."""
+_REACH = 16.0
+"""Bits that a potential may move before the weights are computed again. A weight that was dropped at 2^-100 is then below
+2^-68 of the largest in its column, and no kept one leaves the normal numbers of float32."""
 
 _FLAGS = {"reassoc", "contract", "nsz", "nnan"}
 _TAYLOR = [math.log(2.0) ** k / math.factorial(k) for k in range(14)]
@@ -221,6 +228,64 @@ def _column_error(
     return worst
 
 
+@njit(nogil=True, cache=True, fastmath=_FLAGS)
+def _keep_weights(
+    scaled: np.ndarray, base: np.ndarray, shift: np.ndarray, weights: np.ndarray, active: np.ndarray, used: np.ndarray
+) -> None:
+    """Weights ``2^(base - scaled - shift)`` of all columns, for `_moved_sweep`.
+
+    Args:
+        scaled: (n, m). base: (n,) potentials.
+        shift: (m,), written: the largest ``base - scaled`` of each column.
+        weights: (n, m), written: in each block of columns the rows that matter there, one behind another.
+        active: (blocks, n), written: which rows these are. used: (blocks,), written: how many.
+    """
+    block_weights = np.empty((scaled.shape[0], _BLOCK), dtype=scaled.dtype)
+    total = np.empty(_BLOCK, dtype=scaled.dtype)
+    for block in range(used.shape[0]):
+        start = block * _BLOCK
+        width = min(_BLOCK, scaled.shape[1] - start)
+        used[block] = _block_weights(
+            scaled, base, start, shift[start : start + width], total[:width], block_weights, active[block]
+        )
+        for a in range(used[block]):
+            weights[a, start : start + width] = block_weights[a, :width]
+
+
+@njit(nogil=True, cache=True, fastmath=_FLAGS)
+def _add_scaled(row: np.ndarray, factor, total: np.ndarray) -> None:
+    for j in range(total.shape[0]):
+        total[j] += factor * row[j]
+
+
+@njit(nogil=True, cache=True, fastmath=_FLAGS)
+def _moved_sweep(
+    weights: np.ndarray, active: np.ndarray, used: np.ndarray, factors: np.ndarray, demand: np.ndarray,
+    total: np.ndarray, row_sums: np.ndarray,
+) -> None:
+    """`sweep` by the weights that `_keep_weights` has kept; its ``shift`` stays that of the base.
+
+    Args:
+        weights, active, used: as kept.
+        factors: (n,) dtype of the weights, ``2^(potential - base)``.
+        demand, total, row_sums: as `sweep` takes and writes them.
+    """
+    share = np.empty(_BLOCK, dtype=weights.dtype)
+    row_sums[:] = 0.0
+    for block in range(used.shape[0]):
+        start = block * _BLOCK
+        stop = min(start + _BLOCK, demand.shape[0])
+        totals, wanted = total[start:stop], demand[start:stop]
+        totals[:] = 0
+        for a in range(used[block]):
+            _add_scaled(weights[a][start:stop], factors[active[block, a]], totals)
+        for j in range(stop - start):
+            share[j] = wanted[j] / totals[j]
+        for a in range(used[block]):
+            row = active[block, a]
+            row_sums[row] += factors[row] * _dot(weights[a][start:stop], share[: stop - start])
+
+
 @njit(nogil=True, cache=True)
 def iterate(
     scaled: np.ndarray, log_supply: np.ndarray, demand: np.ndarray, padded: np.ndarray, iterations: int, limit: float
@@ -241,17 +306,23 @@ def iterate(
     """
     count, size = scaled.shape
     exact = np.zeros(count)
-    potential = np.empty(count, dtype=scaled.dtype)
+    potential, base, factors = np.empty(count, scaled.dtype), np.empty(count, scaled.dtype), np.empty(count, scaled.dtype)
     shift, total = np.empty(size, dtype=scaled.dtype), np.empty(size, dtype=scaled.dtype)
-    row_sums, no_overlap = np.empty(count), np.empty((0, 0))
-    log_totals = np.empty(size)
+    blocks = (size + _BLOCK - 1) // _BLOCK
+    weights, active, used = np.empty_like(scaled), np.empty((blocks, count), np.int64), np.empty(blocks, np.int64)
+    row_sums, log_totals = np.empty(count), np.empty(size)
     mass = 0.0
     for j in range(size):
         mass += padded[j]
     done = 0
     while done < iterations:
         potential[:] = exact
-        sweep(scaled, potential, padded, shift, total, row_sums, no_overlap)
+        if done == 0 or np.abs(exact - base).max() > _REACH:
+            base[:] = exact
+            _keep_weights(scaled, base, shift, weights, active, used)
+        for i in range(count):
+            factors[i] = 2.0 ** (exact[i] - base[i])
+        _moved_sweep(weights, active, used, factors, padded, total, row_sums)
         if limit >= 0:
             if done > 0 and _column_error(demand, padded, log_totals, shift, total) <= limit:
                 break

@@ -8,14 +8,15 @@ CUDA kernel of Deformable DETR does, and keeps nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor, nn
+
+from methods.ops.parallel import in_threads
 
 _KERNEL = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}}
 
@@ -125,19 +126,8 @@ class _DeformableAttention(torch.autograd.Function):
 
 
 def _each_head(work: Callable[[int, int], None], batch: int, heads: int) -> None:
-    """Run ``work`` for every head of every image, in as many threads as torch uses."""
-    threads = min(torch.get_num_threads(), batch * heads)
-    pairs = [(image, head) for image in range(batch) for head in range(heads)]
-    if threads == 1:
-        for pair in pairs:
-            work(*pair)
-    else:
-        list(_pool(threads).map(lambda pair: work(*pair), pairs))
-
-
-@lru_cache(maxsize=4)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="deformable-attention")
+    """Run ``work`` for every head of every image, in threads."""
+    in_threads(work, *zip(*product(range(batch), range(heads)), strict=True))
 
 
 @njit(**_KERNEL)

@@ -1,7 +1,8 @@
 """Exact geodesic (shortest path) distances on the 8-connected grid of an image, compiled with numba.
 
-A heap Dijkstra per source set. All sources of a set start at distance 0, so one run gives the minimum over them (PSPS runs
-one Dijkstra per labelled pixel and takes the minimum afterwards; the result is the same).
+Sweeps over the grid settle all source sets at once (`methods.ops.grid_sweeps`); where they do not within a limit, Dijkstra's
+algorithm finds the same distances, bit for bit. All sources of a set start at distance 0, which gives the minimum over them
+(PSPS runs one Dijkstra per labelled pixel and takes the minimum afterwards; the result is the same).
 
 The kernels compile on their first call, are cached on disk and release the GIL, so that callers may run images in threads:
 `batched_geodesic_distances` does.
@@ -10,17 +11,18 @@ The kernels compile on their first call, are cached on disk and release the GIL,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
+from methods.ops.grid_dijkstra import dijkstra
+from methods.ops.grid_sweeps import swept_distances
+from methods.ops.parallel import in_threads
+
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 """(row, column) offsets of the 8 neighbours, row-major without the centre: the order of the last axis of edge costs."""
-
-_BUCKETS = 1024
 
 
 def geodesic_distances(edge_costs: np.ndarray | Tensor, sources: Sequence[np.ndarray | Tensor]) -> np.ndarray | Tensor:
@@ -45,10 +47,14 @@ def geodesic_distances(edge_costs: np.ndarray | Tensor, sources: Sequence[np.nda
         raise ValueError(f"Edge costs of a grid have shape (height, width, 8), got {tuple(costs.shape)}.")
     height, width = costs.shape[:2]
     cells, starts = _source_cells(sources, height, width)
-    outgoing, valid = _inside_costs(np.ascontiguousarray(costs, dtype=np.float32))
+    costs = np.ascontiguousarray(costs, dtype=np.float32)
+    incoming, valid = _incoming_costs(costs)
     if not valid:
         raise ValueError("Edge costs must be non-negative numbers; at least one edge inside the grid is negative or NaN.")
-    distances = _dijkstra(outgoing, width, cells, starts).reshape(len(sources), height, width)
+    distances = swept_distances(incoming, width, cells, starts)
+    if distances is None:
+        distances = dijkstra(_outgoing_costs(costs), width, cells, starts)
+    distances = distances.reshape(len(sources), height, width)
     return torch.from_numpy(distances) if is_tensor else distances
 
 
@@ -70,8 +76,7 @@ def batched_geodesic_distances(
     flat = torch.cat([costs.detach().float().flatten() for costs in edge_costs]).cpu()
     parts = flat.split([costs.numel() for costs in edge_costs])
     on_cpu = [part.view(costs.shape) for part, costs in zip(parts, edge_costs, strict=True)]
-    with ThreadPoolExecutor(min(len(on_cpu), torch.get_num_threads())) as pool:
-        maps = list(pool.map(geodesic_distances, on_cpu, sources))
+    maps = in_threads(geodesic_distances, on_cpu, sources)
     moved = torch.cat([m.flatten() for m in maps]).to(device)
     return [part.view(m.shape) for part, m in zip(moved.split([m.numel() for m in maps]), maps, strict=True)]
 
@@ -106,10 +111,11 @@ def _source_cells(sources: Sequence[np.ndarray | Tensor], height: int, width: in
 
 
 @njit(nogil=True, cache=True)
-def _inside_costs(costs: np.ndarray) -> tuple[np.ndarray, bool]:
-    """(h * w, 8) float32 costs with inf on edges that leave the grid, and whether all others are non-negative numbers."""
+def _incoming_costs(costs: np.ndarray) -> tuple[np.ndarray, bool]:
+    """(h * w, 8) float32 cost of entering each cell from each neighbour, inf where there is none, and whether all others
+    are non-negative numbers."""
     height, width = costs.shape[0], costs.shape[1]
-    outgoing = np.full((height * width, 8), np.float32(np.inf), dtype=np.float32)
+    incoming = np.full((height * width, 8), np.float32(np.inf), dtype=np.float32)
     valid = True
     for row in range(height):
         for col in range(width):
@@ -119,155 +125,19 @@ def _inside_costs(costs: np.ndarray) -> tuple[np.ndarray, bool]:
                     if down == 0 and right == 0:
                         continue
                     if 0 <= row + down < height and 0 <= col + right < width:
-                        cost = costs[row, col, k]
+                        cost = costs[row + down, col + right, 7 - k]
                         valid = valid and cost >= 0  # False for NaN as well
-                        outgoing[row * width + col, k] = cost
+                        incoming[row * width + col, k] = cost
                     k += 1
-    return outgoing, valid
+    return incoming, valid
 
 
-@njit(nogil=True, cache=True)
-def _push(keys: np.ndarray, nodes: np.ndarray, size: int, key: float, node: int) -> None:
-    place = size
-    while place > 0:
-        parent = (place - 1) >> 1
-        if keys[parent] <= key:
-            break
-        keys[place] = keys[parent]
-        nodes[place] = nodes[parent]
-        place = parent
-    keys[place] = key
-    nodes[place] = node
-
-
-@njit(nogil=True, cache=True)
-def _remove_first(keys: np.ndarray, nodes: np.ndarray, size: int) -> None:
-    """Drop the root of a heap of ``size`` entries: its last entry sinks from the root."""
-    key, node = keys[size - 1], nodes[size - 1]
-    last = size - 2
-    place, child = 0, 1
-    while child <= last:
-        if child < last and keys[child + 1] < keys[child]:
-            child += 1
-        if key <= keys[child]:
-            break
-        keys[place] = keys[child]
-        nodes[place] = nodes[child]
-        place = child
-        child = 2 * place + 1
-    keys[place] = key
-    nodes[place] = node
-
-
-@njit(nogil=True, cache=True)
-def _bucket_width(outgoing: np.ndarray) -> float:
-    """An eighth of the mean cheapest way out of a cell. It decides the speed only: a bucket then holds a few cells."""
-    total = 0.0
-    for cell in range(outgoing.shape[0]):
-        cheapest = outgoing[cell].min()
-        if cheapest < np.inf:
-            total += cheapest
-    return max(total / outgoing.shape[0] / 8, 1e-30)
-
-
-@njit(nogil=True, cache=True)
-def _bucket_of(key: float, base: float, per_width: float) -> int:
-    """Bucket of a key, monotone in it; `_BUCKETS` is the overflow."""
-    place = (key - base) * per_width
-    return int(place) if place < _BUCKETS else _BUCKETS
-
-
-@njit(nogil=True, cache=True)
-def _dijkstra(outgoing: np.ndarray, width: int, cells: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(n, h * w) float32 distances; ``outgoing`` (h * w, 8) has inf where an edge leaves the grid.
-
-    Because of those inf no neighbour needs a bounds test: the distances are stored with a margin of ``width + 1`` cells at
-    both ends, so that a neighbour index that wraps around is read but never relaxed.
-
-    The queue is a row of buckets of increasing keys. Only the current bucket is a heap; later buckets are unsorted lists
-    that become the heap when their turn comes, without the entries that a shorter path has overtaken meanwhile. Cells are
-    settled in exact order, and if all keys fall into one bucket this is the plain heap Dijkstra.
-    """
-    count, margin = outgoing.shape[0], width + 1
-    steps = np.array([-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1])
-    per_width = 1.0 / _bucket_width(outgoing)
-    result = np.empty((starts.shape[0] - 1, count), dtype=np.float32)
-    distance = np.empty(count + 2 * margin, dtype=np.float64)
-    # a cell enters the queue at most once per incoming edge, and once as a source
-    capacity = 9 * count + 1
-    heap_keys, heap_nodes = np.empty(capacity, dtype=np.float64), np.empty(capacity, dtype=np.int32)
-    list_keys, list_nodes = np.empty(capacity, dtype=np.float64), np.empty(capacity, dtype=np.int32)
-    following = np.empty(capacity, dtype=np.int32)
-    first = np.empty(_BUCKETS + 1, dtype=np.int32)
-    for index in range(result.shape[0]):
-        distance[:] = np.inf
-        first[:] = -1
-        base, bucket, size, listed = 0.0, 0, 0, 0
-        for cell in cells[starts[index]:starts[index + 1]]:
-            if distance[cell + margin] > 0:
-                distance[cell + margin] = 0.0
-                _push(heap_keys, heap_nodes, size, 0.0, cell)
-                size += 1
-        while True:
-            while size > 0:
-                here, cell = heap_keys[0], heap_nodes[0]
-                _remove_first(heap_keys, heap_nodes, size)
-                size -= 1
-                if here > distance[cell + margin]:
-                    continue  # a shorter path was found after this entry was made
-                for k in range(8):
-                    target = cell + steps[k]
-                    there = here + outgoing[cell, k]
-                    if there < distance[target + margin]:
-                        distance[target + margin] = there
-                        later = _bucket_of(there, base, per_width)
-                        if later <= bucket:
-                            _push(heap_keys, heap_nodes, size, there, target)
-                            size += 1
-                        else:
-                            list_keys[listed], list_nodes[listed] = there, target
-                            following[listed] = first[later]
-                            first[later] = listed
-                            listed += 1
-            bucket += 1
-            while bucket < _BUCKETS and first[bucket] < 0:
-                bucket += 1
-            if bucket == _BUCKETS:
-                base = _refill(first, following, list_keys, list_nodes, distance, margin, per_width)
-                if base == np.inf:
-                    break
-                bucket = 0
-            entry = first[bucket]
-            first[bucket] = -1
-            while entry >= 0:
-                if list_keys[entry] <= distance[list_nodes[entry] + margin]:
-                    _push(heap_keys, heap_nodes, size, list_keys[entry], list_nodes[entry])
-                    size += 1
-                entry = following[entry]
-        for cell in range(count):
-            result[index, cell] = distance[cell + margin]
-    return result
-
-
-@njit(nogil=True, cache=True)
-def _refill(
-    first: np.ndarray, following: np.ndarray, keys: np.ndarray, nodes: np.ndarray,
-    distance: np.ndarray, margin: int, per_width: float,
-) -> float:
-    """Spread the overflow over the (empty) buckets, starting from its smallest valid key, which is returned; inf if none."""
-    base = np.inf
-    entry = first[_BUCKETS]
-    while entry >= 0:
-        if keys[entry] <= distance[nodes[entry] + margin]:
-            base = min(base, keys[entry])
-        entry = following[entry]
-    entry = first[_BUCKETS]
-    first[_BUCKETS] = -1
-    while entry >= 0:
-        after = following[entry]
-        if keys[entry] <= distance[nodes[entry] + margin]:
-            bucket = _bucket_of(keys[entry], base, per_width)
-            following[entry] = first[bucket]
-            first[bucket] = entry
-        entry = after
-    return base
+def _outgoing_costs(costs: np.ndarray) -> np.ndarray:
+    """(h * w, 8) float32: the costs (h, w, 8) with inf on edges that leave the grid."""
+    outgoing = costs.copy()
+    for k, (down, right) in enumerate(NEIGHBOURS):
+        if down:
+            outgoing[0 if down < 0 else -1, :, k] = np.inf
+        if right:
+            outgoing[:, 0 if right < 0 else -1, k] = np.inf
+    return outgoing.reshape(-1, 8)

@@ -8,10 +8,8 @@ Kruskal's algorithm on radix-sorted steps. The kernels compile on their first ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from numba import njit
 from torch import Tensor
 
 from methods.base.labels import Movable
+from methods.ops.parallel import in_threads
 
 _RIGHT, _DOWN, _LEFT, _UP = 1, 2, 4, 8
 _DIGIT_BITS = 11
@@ -110,16 +109,6 @@ def spanning_trees(images: Tensor, sizes: Sequence[tuple[int, int]] | None = Non
             raise ValueError(f"The valid size {h} x {w} of image {index} does not fit its {height} x {width} cells.")
     on_cpu = images.detach().cpu()
     return in_threads(spanning_tree, [image[:, :h, :w] for image, (h, w) in zip(on_cpu, sizes, strict=True)])
-
-
-def in_threads(function: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
-    """``list(map(function, *arguments))``, in as many threads as torch uses (``torch.set_num_threads``)."""
-    calls = list(zip(*arguments, strict=True))
-    threads = min(len(calls), torch.get_num_threads())
-    if threads <= 1:
-        return [function(*call) for call in calls]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, *zip(*calls, strict=True)))
 
 
 @njit(nogil=True, cache=True)

@@ -18,7 +18,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from methods.point2mask.spanning_tree import SpanningTree, in_threads
+from methods.ops.parallel import in_threads
+from methods.point2mask.spanning_tree import SpanningTree
 
 
 def _places(tree: SpanningTree, width: int) -> Tensor:

@@ -35,7 +35,7 @@ def grid_edges(height, width):
 # --- check 1 ----------------------------------------------------------------------------------------------------------
 
 
-def test_check_1_dijkstra_equals_scipy_on_a_random_grid():
+def test_check_1_shortest_paths_equal_scipy_on_a_random_grid():
     costs = np.random.default_rng(0).random((23, 31, 8)).astype(np.float32)
     start, end, cost = zip(*((r * 31 + c, i * 31 + j, costs[r, c, k]) for r, c, i, j, k in grid_edges(23, 31)), strict=True)
     graph = csr_matrix((np.array(cost, float), (start, end)), shape=(23 * 31,) * 2)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
+from methods.ops.parallel import in_threads
 from methods.ops.transport import kernels
 from methods.ops.transport.problem import TINY, Transport, checked_problem
 
@@ -79,10 +79,7 @@ def sinkhorn_batch(
     if not problems:
         return []
     if problems[0][0].device.type == "cpu":
-        if len(problems) == 1:
-            return [_on_cpu(problems[0], eps, iterations, tolerance)]
-        with ThreadPoolExecutor(min(len(problems), torch.get_num_threads())) as pool:
-            return list(pool.map(lambda problem: _on_cpu(problem, eps, iterations, tolerance), problems))
+        return in_threads(lambda problem: _on_cpu(problem, eps, iterations, tolerance), problems)
     if tolerance is None:
         return iterate_padded(problems, eps, iterations)
     return [_until(problem, eps, iterations, tolerance) for problem in problems]

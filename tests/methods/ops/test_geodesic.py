@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from benchmark.speed.plain import grid_graph
 from benchmark.speed.plain import scipy_distances as single_source_distances
 from methods.ops.geodesic import NEIGHBOURS, batched_geodesic_distances, geodesic_distances
+from methods.ops.grid_dijkstra import dijkstra
+from methods.ops.grid_sweeps import MOST_SWEEPS, swept_distances
 
 
 def edges_of(costs):
@@ -154,9 +157,57 @@ def test_a_batch_equals_its_images():
     assert batched_geodesic_distances([], []) == []
 
 
+def edge_lists(costs):
+    """(h * w, 8) cost of leaving each cell, and of entering it, towards and from each neighbour; inf outside the grid."""
+    height, width = costs.shape[:2]
+    leaving, entering = np.full((height * width, 8), np.inf, np.float32), np.full((height * width, 8), np.inf, np.float32)
+    for start, end, cost in zip(*edges_of(costs), strict=True):
+        step = (end // width - start // width, end % width - start % width)
+        leaving[start, NEIGHBOURS.index(step)] = cost
+        entering[end, NEIGHBOURS.index((-step[0], -step[1]))] = cost
+    return leaving, entering
+
+
+@given(grids(), st.integers(0, 40))
+@settings(deadline=None, max_examples=100)
+def test_sweeps_and_dijkstra_agree_to_the_last_bit(case, count):
+    """Whatever the number of sources: of lanes that nobody uses, and of groups of lanes."""
+    costs, sources = case
+    height, width = costs.shape[:2]
+    rng = np.random.default_rng(count)
+    sets = [rng.integers(0, height * width, rng.integers(0, 4)) for _ in range(count)]
+    sets += [source @ np.array([width, 1]) for source in sources]
+    cells, starts = np.concatenate(sets).astype(np.int64), np.cumsum([0, *map(len, sets)])
+    leaving, entering = edge_lists(costs)
+    swept = swept_distances(entering, width, cells, starts, most_sweeps=10_000)
+    np.testing.assert_array_equal(swept, dijkstra(leaving, width, cells, starts))
+
+
+def corridor(height):
+    """Steps through a corridor that turns at both ends of every other row: (height, 6, 8), elsewhere no edge."""
+    rows = [[(y, x) for x in (range(6) if y % 4 == 0 else range(5, -1, -1))] for y in range(0, height, 2)]
+    path = [cell for y, row in enumerate(rows) for cell in [*row, (2 * y + 1, row[-1][1])]]
+    costs = np.full((height, 6, 8), np.inf, np.float32)
+    for (y, x), (down, right) in pairwise(path):
+        costs[y, x, NEIGHBOURS.index((down - y, right - x))] = 0.5
+    return costs, path
+
+
+def test_paths_that_wind_too_much_for_sweeps():
+    height = 2 * MOST_SWEEPS
+    costs, path = corridor(height)
+    _, entering = edge_lists(costs)
+    assert swept_distances(entering, 6, np.array([0]), np.array([0, 1])) is None
+    distances = geodesic_distances(costs, [np.array([[0, 0]])])[0]
+    expected = np.full((height, 6), np.inf)
+    for steps, cell in enumerate(path):
+        expected[cell] = 0.5 * steps
+    np.testing.assert_array_equal(distances, expected)
+
+
 def test_importing_compiles_nothing():
     script = (
-        "from methods.ops import geodesic as g; "
-        "assert not (g._dijkstra.signatures or g._inside_costs.signatures or g._push.signatures)"
+        "from methods.ops import geodesic as g, grid_dijkstra as d, grid_sweeps as s; "
+        "assert not (d.dijkstra.signatures or d._push.signatures or s._sweep.signatures or g._incoming_costs.signatures)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

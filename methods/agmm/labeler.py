@@ -153,7 +153,7 @@ class AGMM(PseudoLabeler):
                 logits, points, size, batch.input_size, self.categories.num_things,
                 self.objective.dilation, self.objective.reference_side, self.stuff_threshold,
             )
-            images.append(ClassifiedImage(rgb, semantics.pixel_classes, semantics.probs, points))
+            images.append(ClassifiedImage(rgb, semantics.pixel_classes(), semantics.probs, points))
         return images
 
     def losses(

@@ -27,6 +27,7 @@ from methods.base.types import (
     SemanticMap,
     collate,
 )
+from methods.ops.parallel import one_thread_each
 
 
 class Stopwatch:
@@ -209,7 +210,7 @@ class PanopticModel(Model):
 
     @torch.no_grad()
     def _labels(self, maps, batch: PointBatch, progress: Progress) -> list[PseudoLabels]:
-        with torch.autocast(batch.images.device.type, enabled=False):
+        with torch.autocast(batch.images.device.type, enabled=False), one_thread_each():
             return self.labeler.pseudo_labels(maps, batch, progress)
 
     @torch.no_grad()

@@ -21,25 +21,29 @@ class ImageSemantics:
         probs: (c, h, w) float32 probabilities of the classes that occur, in [0, 1], not normalised over c.
         present: (c,) int64, those classes, ascending.
         is_stuff: (c,) bool.
-        pixel_classes: (h, w) int64 most probable class, -1 = void.
+        stuff_threshold: stuff pixels of a lower probability are void.
     """
 
     probs: Tensor
     present: Tensor
     is_stuff: Tensor
-    pixel_classes: Tensor
+    stuff_threshold: float
 
     @property
     def size(self) -> tuple[int, int]:
         """(h, w) of the image."""
-        return tuple(self.pixel_classes.shape)  # type: ignore[return-value]
+        return tuple(self.probs.shape[1:])  # type: ignore[return-value]
+
+    def pixel_classes(self) -> Tensor:
+        """(h, w) int64 most probable class, -1 = void, see `class_map`."""
+        return class_map(self.probs, self.present, self.is_stuff, self.stuff_threshold)
 
 
 def image_semantics(
     logits: Tensor, points: PointLabels, size: tuple[int, int], input_size: tuple[int, int], num_things: int,
     dilation: int, reference_side: int | None, stuff_threshold: float,
 ) -> ImageSemantics:
-    """Probabilities corrected by the points (`present_probabilities`) and their class map (`class_map`).
+    """Probabilities of the classes of an image, corrected by its points (`present_probabilities`).
 
     Args:
         logits: (K, h', w') float class logits that cover the padded input; read without gradient.
@@ -54,8 +58,7 @@ def image_semantics(
     probs, present = present_probabilities(
         logits.detach(), points.classes, points.xy, points.point_classes, size, input_size, side
     )
-    is_stuff = present >= num_things
-    return ImageSemantics(probs, present, is_stuff, class_map(probs, present, is_stuff, stuff_threshold))
+    return ImageSemantics(probs, present, present >= num_things, stuff_threshold)
 
 
 def target_sources(

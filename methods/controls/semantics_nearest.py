@@ -75,7 +75,7 @@ class SemanticsNearest(PseudoLabeler):
         for index, points in enumerate(batch.points):
             image = self._semantics(maps, batch, index)
             distances = point_distances(points.xy, points.target, points.num_targets, image.size)
-            segment_ids = assign(distances, image.size, points.classes, image.pixel_classes)
+            segment_ids = assign(distances, image.size, points.classes, image.pixel_classes())
             labels.append(dense_labels(segment_ids, points, batch.input_size, empty_box=self.empty_box))
         return labels
 
@@ -87,7 +87,7 @@ class SemanticsNearest(PseudoLabeler):
             probabilities = resample(image.probs, image.size, image.size, grid_size(image.size, None))
             found.append([
                 Evidence("probability of the class", about, "sure", largest(probabilities), missing="no class"),
-                euclidean(points, image.size, image.pixel_classes),
+                euclidean(points, image.size, image.pixel_classes()),
             ])
         return found
 

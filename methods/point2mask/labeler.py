@@ -263,14 +263,18 @@ class Point2Mask(PseudoLabeler):
 
     def _market(self, image: ImageSemantics, points: PointLabels, everywhere: bool) -> Market:
         chosen = torch.nonzero(self._supplies(points))[:, 0]
-        consumers = (image.pixel_classes >= 0) & (image.pixel_classes < self.categories.num_things)
+        if everywhere:
+            consumers = torch.ones(image.size, dtype=torch.bool, device=image.probs.device)
+        else:
+            classes = image.pixel_classes()
+            consumers = (classes >= 0) & (classes < self.categories.num_things)
         weights = None
         if self.counting.rule == "likelihood" and self.stuff_is_supplied:
             weights = image.probs[torch.searchsorted(image.present, points.classes)]
         elif self.counting.rule == "likelihood":
             weights = class_compatibility(image.probs, image.present, image.is_stuff, points.classes[chosen])
         places = [points.xy[points.target == index] for index in chosen]
-        return Market(places, consumers | everywhere, weights)
+        return Market(places, consumers, weights)
 
     def _labels(
         self, image: ImageSemantics, costs: Tensor, offsets: Tensor, points: PointLabels, input_size: tuple[int, int]
@@ -280,7 +284,7 @@ class Point2Mask(PseudoLabeler):
             segment_ids = claimed_segments(costs, offsets, image.probs, rows, points.is_thing, self.stuff_threshold)
         else:
             owners = transported_owners(costs, offsets, image.size)
-            segment_ids = panoptic_segments(owners, image.pixel_classes, points.classes, points.is_thing)
+            segment_ids = panoptic_segments(owners, image.pixel_classes(), points.classes, points.is_thing)
         return dense_labels(segment_ids, points, input_size, empty_box=self.empty_box)
 
     def losses(

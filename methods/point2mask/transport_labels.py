@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
 from methods.ops.full_size import cheapest_supplier
@@ -48,6 +50,30 @@ def claimed_segments(
     if not len(costs):
         return torch.zeros(size, dtype=torch.int64, device=probs.device)
     owners = cheapest_supplier(costs, offsets, size)
+    if probs.device.type != "cpu" or probs.dtype != torch.float32:
+        return sure_segments_plain(owners, probs, rows, is_thing, stuff_threshold)
+    arrays = (each.detach().contiguous().numpy() for each in (owners, probs, rows, is_thing))
+    return torch.from_numpy(_sure_segments(*arrays, np.float32(stuff_threshold)))
+
+
+def sure_segments_plain(
+    owners: Tensor, probs: Tensor, rows: Tensor, is_thing: Tensor, stuff_threshold: float
+) -> Tensor:
+    """Segment ids of the owners (h, w) of the pixels, void where `claimed_segments` has it; on any device."""
     certainty = probs.gather(0, rows[owners][None])[0]
     unsure = ~is_thing[owners] & (certainty < stuff_threshold)
     return torch.where(unsure, 0, owners + 1)
+
+
+@njit(nogil=True, cache=True)
+def _sure_segments(
+    owners: np.ndarray, probs: np.ndarray, rows: np.ndarray, is_thing: np.ndarray, stuff_threshold: np.float32
+) -> np.ndarray:
+    """`sure_segments_plain` in one pass."""
+    segments = np.empty_like(owners)
+    for y in range(owners.shape[0]):
+        for x in range(owners.shape[1]):
+            owner = owners[y, x]
+            unsure = not is_thing[owner] and probs[rows[owner], y, x] < stuff_threshold
+            segments[y, x] = 0 if unsure else owner + 1
+    return segments

@@ -172,7 +172,7 @@ class PSPS(PseudoLabeler):
             distances, image.probs, image.present, image.is_stuff, points.classes[points.is_thing], self.distance,
             self.use_compatibility,
         )
-        segment_ids = panoptic_segments(instances, image.pixel_classes, points.classes, points.is_thing)
+        segment_ids = panoptic_segments(instances, image.pixel_classes(), points.classes, points.is_thing)
         return dense_labels(segment_ids, points, input_size, empty_box=self.empty_box)
 
     def losses(

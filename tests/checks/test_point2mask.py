@@ -144,8 +144,8 @@ def test_check_14_units_sum_to_the_consumers(suppliers, units, monkeypatch):
     batch = point_batch(
         [torch.rand(3, 64, 96)], [point_labels([(5, 5, 0), (60, 30, 1), (90, 60, 2), (30, 50, 3)], [0, 1, 2, 0])]
     )
-    things = int((labeler._semantics(maps, batch, 0).pixel_classes.clamp(min=-1) % 4 < 2).sum())
-    void = int((labeler._semantics(maps, batch, 0).pixel_classes == -1).sum())
+    things = int((labeler._semantics(maps, batch, 0).pixel_classes().clamp(min=-1) % 4 < 2).sum())
+    void = int((labeler._semantics(maps, batch, 0).pixel_classes() == -1).sum())
     for progress, expected in (
         (Progress(0, 100), 64 * 96),
         (Progress.finished(), 64 * 96 if suppliers == "all" else things),

@@ -134,7 +134,7 @@ def test_with_things_as_suppliers_stuff_follows_the_semantic_branch():
     for image, p, m in zip(images, points, maps, strict=True):
         batch = point_batch([image], [p])
         labeler = small(suppliers="things")
-        classes = labeler._semantics(m, batch, 0).pixel_classes
+        classes = labeler._semantics(m, batch, 0).pixel_classes()
         found = labeler.pseudo_labels(m, batch, DONE)[0].segment_ids
         class_of = torch.cat([torch.tensor([-1]), p.classes])[found]
         stuff = classes >= 2

@@ -13,10 +13,10 @@ from scipy.special import expit
 from methods.base.types import PseudoLabels
 from methods.ops.assignment import DistanceScale
 from methods.ops.geodesic import NEIGHBOURS, batched_geodesic_distances
-from methods.point2mask.boundary import boundary_loss
+from methods.point2mask.boundary import boundary_loss, boundary_losses, boundary_losses_plain
 from methods.point2mask.cost import path_costs, supply_costs
 from methods.point2mask.low_boundary import StructuredEdges, structured_edge_detector, structured_edges
-from methods.point2mask.transport_labels import claimed_segments
+from methods.point2mask.transport_labels import claimed_segments, sure_segments_plain
 from methods.point2mask.units import (
     Counting,
     Market,
@@ -174,6 +174,16 @@ def test_claimed_stuff_is_void_where_its_class_is_unlikely():
     assert (claimed_segments(costs[:0], offsets[:0], probs[:0], rows[:0], is_thing[:0], 0.5) == 0).all()
 
 
+def test_the_compiled_pass_over_the_owners_equals_the_plain_one():
+    torch.manual_seed(1)
+    costs, offsets, probs = torch.rand(5, 6, 7), torch.rand(5) / 2, torch.rand(3, 12, 14)
+    rows, is_thing = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([True, True, True, False, False])
+    segments = claimed_segments(costs, offsets, probs, rows, is_thing, 0.5)
+    owners = claimed_segments(costs, offsets, probs, rows, is_thing, 0.0) - 1
+    assert torch.equal(segments, sure_segments_plain(owners, probs, rows, is_thing, 0.5))
+    assert (segments == 0).any() and len(segments.unique()) > 3
+
+
 # --- boundary loss ----------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +223,22 @@ def test_the_boundary_loss_equals_a_loop_over_pairs(height, width, seed):
     ignore = torch.rand(height, width, generator=generator) < 0.2
     labels = labels_of(ids, [True, True, False, False], ignore)
     assert float(boundary_loss(logits[None], [labels])) == pytest.approx(brute_force(logits, labels), rel=1e-4, abs=1e-5)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9))
+@settings(deadline=None, max_examples=40)
+def test_counting_by_pixels_equals_going_through_the_pairs(seed, height, width):
+    """Values and gradients, with ties (whose gradient both ends share), void and ignored pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(4, (2, height, width), generator=generator)
+    ignore = torch.rand(2, height, width, generator=generator) < 0.2
+    labels = [labels_of(each, [True, True, False], unknown) for each, unknown in zip(ids, ignore, strict=True)]
+    strength = (torch.randint(1, 10, (2, height, width), generator=generator) / 10).requires_grad_()
+    weights = torch.tensor([1.0, 2.0])
+    found, expected = boundary_losses(strength, labels), boundary_losses_plain(strength, labels)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad((each * weights).sum(), strength)[0] for each in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_unsure_pixels_are_no_boundary_to_stuff_but_are_one_to_things():

@@ -11,7 +11,7 @@ All values are in [0, 1]; scaling by 100 is a matter of reports. NumPy only: no 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,20 +103,29 @@ def id_map(values: ArrayLike, what: str) -> NDArray[np.int64]:
 
     Raises ValueError, naming ``what``, unless ``values`` is a two-dimensional integer array in ``0 .. 2**31 - 1``.
     """
+    array = _integer_map(values, what)
+    if array.size:
+        _check_range((int(array.min()), int(array.max())), what)
+    return array
+
+
+def _integer_map(values: ArrayLike, what: str) -> NDArray[np.int64]:
     array = np.asarray(values)
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"{what} must be an (H, W) integer map, got {array.dtype} of shape {array.shape}.")
-    array = array.astype(np.int64, copy=False)
-    if array.size and (array.min() < 0 or array.max() > LARGEST_ID):
-        raise ValueError(f"{what} holds ids from {array.min()} to {array.max()}; they must be in 0..{LARGEST_ID}.")
-    return array
+    return array.astype(np.int64, copy=False)
+
+
+def _check_range(ids: Collection[int], what: str) -> None:
+    if ids and (min(ids) < 0 or max(ids) > LARGEST_ID):
+        raise ValueError(f"{what} holds ids from {min(ids)} to {max(ids)}; they must be in 0..{LARGEST_ID}.")
 
 
 def overlaps(first: NDArray[np.int64], second: NDArray[np.int64]) -> dict[tuple[int, int], int]:
     """Number of pixels of every pair of ids that meet, sorted by the first id, then the second.
 
     Args:
-        first, second: (H, W) int64 id maps of equal shape with ids in ``0 .. 2**31 - 1``.
+        first, second: (H, W) int64 maps of equal shape.
 
     Returns:
         (id in first, id in second) -> pixels, only pairs that occur.
@@ -175,11 +184,14 @@ class PanopticQuality:
                 listed but not in the map; an id listed twice; an unknown category; an ``area`` that is missing or not
                 positive though the segment has pixels.
         """
-        prediction = id_map(prediction_ids, "The predicted map")
-        target = id_map(target_ids, "The target map")
+        prediction = _integer_map(prediction_ids, "The predicted map")
+        target = _integer_map(target_ids, "The target map")
         predicted = self._labels(prediction_segments, "predicted")
         annotated = self._labels(target_segments, "target")
         pixels = overlaps(target, prediction)
+        # of the few ids that occur: to look at every pixel again would take as long as counting them
+        _check_range({p for _, p in pixels}, "The predicted map")
+        _check_range({t for t, _ in pixels}, "The target map")
         predicted_areas: dict[int, int] = {}
         for (_, p), count in pixels.items():
             predicted_areas[p] = predicted_areas.get(p, 0) + count

@@ -18,7 +18,7 @@ def pair_counts(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[ND
     """Number of pixels of every pair of ids that meet.
 
     Args:
-        first, second: (n,) int64, ids in ``0 .. 2**31 - 1``.
+        first, second: (n,) int64.
 
     Returns:
         (pairs, 2) int64 ids and (pairs,) int64 pixels, in no particular order.

@@ -11,6 +11,7 @@ The kernels compile on their first call, are cached on disk and release the GIL,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ from numba import njit
 from torch import Tensor
 
 from methods.ops.grid_dijkstra import dijkstra
-from methods.ops.grid_sweeps import swept_distances
-from methods.ops.parallel import in_threads
+from methods.ops.grid_sweeps import SMALLEST_GROUP, swept_distances
+from methods.ops.parallel import in_threads, threads_for_images
 
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 """(row, column) offsets of the 8 neighbours, row-major without the centre: the order of the last axis of edge costs."""
@@ -61,7 +62,7 @@ def geodesic_distances(edge_costs: np.ndarray | Tensor, sources: Sequence[np.nda
 def batched_geodesic_distances(
     edge_costs: Sequence[Tensor], sources: Sequence[Sequence[np.ndarray | Tensor]]
 ) -> list[Tensor]:
-    """`geodesic_distances` of several images, in as many threads as torch uses.
+    """`geodesic_distances` of several images in threads, which share the sources of an image where there are more of them.
 
     Args:
         edge_costs: B tensors (h_i, w_i, 8) on one device; grids may differ in size. They move to the CPU in one transfer.
@@ -76,9 +77,18 @@ def batched_geodesic_distances(
     flat = torch.cat([costs.detach().float().flatten() for costs in edge_costs]).cpu()
     parts = flat.split([costs.numel() for costs in edge_costs])
     on_cpu = [part.view(costs.shape) for part, costs in zip(parts, edge_costs, strict=True)]
-    maps = in_threads(geodesic_distances, on_cpu, sources)
+    shares = [_dealt(each, -(-threads_for_images() // len(on_cpu))) for each in sources]
+    tasks = [(costs, share) for costs, dealt in zip(on_cpu, shares, strict=True) for share in dealt]
+    found = iter(in_threads(geodesic_distances, *zip(*tasks, strict=True)))
+    maps = [torch.cat([next(found) for _ in dealt]) for dealt in shares]
     moved = torch.cat([m.flatten() for m in maps]).to(device)
     return [part.view(m.shape) for part, m in zip(moved.split([m.numel() for m in maps]), maps, strict=True)]
+
+
+def _dealt(sources: Sequence[Any], most: int) -> list[Sequence[Any]]:
+    """Source sets in one to ``most`` shares, in order; none is so small that lanes of a sweep stay empty."""
+    count = max(1, min(most, len(sources) // SMALLEST_GROUP))
+    return [sources[len(sources) * i // count : len(sources) * (i + 1) // count] for i in range(count)]
 
 
 def _as_numpy(values: np.ndarray | Tensor, name: str) -> np.ndarray:

@@ -24,8 +24,9 @@ from numba.np import arrayobj
 MOST_SWEEPS = 128
 """After so many the paths wind too much (a maze); Dijkstra's algorithm then takes about as long as the sweeps have."""
 
-_STEP, _MOST_LANES = 4, 16
-"""Lanes come in multiples of the first; the second is the most."""
+SMALLEST_GROUP = 4
+"""Lanes come in multiples of so many."""
+_MOST_LANES = 16
 
 
 def swept_distances(
@@ -48,7 +49,7 @@ def swept_distances(
     groups = -(-count // _MOST_LANES)
     for group in range(groups):
         first, last = count * group // groups, count * (group + 1) // groups
-        lanes = (0,) * (-(-(last - first) // _STEP) * _STEP)
+        lanes = (0,) * (-(-(last - first) // SMALLEST_GROUP) * SMALLEST_GROUP)
         if not _sweep(incoming, width, cells, starts[first : last + 1], lanes, most_sweeps, result[first:last]):
             return None
     return result

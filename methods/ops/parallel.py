@@ -34,15 +34,21 @@ def one_thread_each() -> Iterator[None]:
         _images_threads.reset(token)
 
 
+def threads_for_images() -> int:
+    """How many threads `in_threads` takes."""
+    return _images_threads.get() or torch.get_num_threads()
+
+
 def in_threads(function: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
-    """``list(map(function, *arguments))``, in as many threads as torch uses (``torch.set_num_threads``).
+    """``list(map(function, *arguments))``, in as many threads as torch uses (``torch.set_num_threads``) outside of
+    `one_thread_each`.
 
     Args:
         function: releases the GIL for most of its time, and does not come back here: its calls wait for free threads.
         arguments: for each argument, its values.
     """
     calls = list(zip(*arguments, strict=True))
-    threads = _images_threads.get() or torch.get_num_threads()
+    threads = threads_for_images()
     if min(threads, len(calls)) <= 1:
         return [function(*call) for call in calls]
     return list(_pool(threads).map(lambda call: function(*call), calls))

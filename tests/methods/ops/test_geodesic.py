@@ -157,6 +157,19 @@ def test_a_batch_equals_its_images():
     assert batched_geodesic_distances([], []) == []
 
 
+@pytest.mark.parametrize("count", [1, 7, 8, 21])
+def test_a_lone_image_shares_its_sources_among_threads(count):
+    torch.manual_seed(count)
+    costs, sources = torch.rand(9, 7, 8), [torch.randint(7, (1, 2)) for _ in range(count)]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        (found,) = batched_geodesic_distances([costs], [sources])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, geodesic_distances(costs, sources))
+
+
 def edge_lists(costs):
     """(h * w, 8) cost of leaving each cell, and of entering it, towards and from each neighbour; inf outside the grid."""
     height, width = costs.shape[:2]

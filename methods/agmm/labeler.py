@@ -18,8 +18,9 @@ from methods.base.labeler import PseudoLabeler
 from methods.base.labels import EMPTY_BOX
 from methods.base.losses import Focal
 from methods.base.mask_decoder import NORM_EPSILON
-from methods.base.point_losses import SemanticObjective, class_presence, dilated_label_maps, things_share
+from methods.base.point_losses import SemanticObjective, class_presence, things_share
 from methods.base.point_semantics import image_semantics
+from methods.base.preparation import Preparation
 from methods.base.semantic_branch import SemanticBranch, SemanticMaps
 from methods.base.types import Categories, Features, PointBatch, Progress, PseudoLabels
 from methods.ops.edges import Sobel
@@ -114,6 +115,9 @@ class AGMM(PseudoLabeler):
         self.split = InstanceSplit(assignment, lambda_edge, sobel, stride, transport)
         self.stuff_threshold, self.empty_box, self.warmup = stuff_threshold, empty_box, warmup
 
+    def preparation(self) -> Preparation:
+        return Preparation((self.objective.prepare,))
+
     def predict_maps(self, features: Features, batch: PointBatch) -> AGMMMaps:
         mixed = features.maps[0] if self.projector is None else self.projector(features)
         return AGMMMaps(self.semantic(features), mixed, features.padding[0])
@@ -167,6 +171,5 @@ class AGMM(PseudoLabeler):
         return losses | {f"mixture_{name}": scale * loss for name, loss in mixture.items()}
 
     def _sparse_labels(self, maps: AGMMMaps, batch: PointBatch) -> SparseLabels:
-        grid = tuple(maps.padding.shape[-2:])
-        labels = dilated_label_maps(batch, grid, self.objective.dilation, self.objective.reference_side)
+        labels = self.objective.targets(batch, tuple(maps.padding.shape[-2:])).labels
         return SparseLabels(labels, class_presence(batch.points, len(self.categories)) > 0, ~maps.padding | (labels >= 0))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from methods.base.evidence import Evidence
+from methods.base.preparation import Preparation
 from methods.base.types import Categories, Features, PointBatch, Progress, PseudoLabels
 
 
@@ -34,11 +34,11 @@ class PseudoLabeler(nn.Module, ABC):
         self.categories = categories
         self.channels = channels
 
-    def preparation(self) -> Callable[[PointBatch], Any] | None:
+    def preparation(self) -> Preparation | None:
         """What makes ``PointBatch.prepared`` of a batch on the CPU, in the data loader's workers; None for nothing.
 
-        For work that depends on images and points alone. It is pickled, so it is a function or a small object and not a
-        method of the labeler. A step must do without it as well: a batch that is labelled or predicted has none.
+        For work that depends on images and points alone. It is pickled, so its parts are functions or small objects and no
+        methods of the labeler. A step must do without it as well: a batch that is labelled or predicted has none.
         """
         return None
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from methods.base.encoder import Encoder
 from methods.base.evidence import Evidence
 from methods.base.head import PanopticHead
 from methods.base.labeler import PseudoLabeler
+from methods.base.preparation import Preparation
 from methods.base.types import (
     Categories,
     PanopticMap,
@@ -135,7 +135,7 @@ class Model(nn.Module, ABC):
     def network_modules(self) -> list[nn.Module]:
         """The modules that remain at test time."""
 
-    def preparation(self) -> Callable[[PointBatch], Any] | None:
+    def preparation(self) -> Preparation | None:
         """What a data loader's workers do with a batch; see `PseudoLabeler.preparation`."""
         return None
 
@@ -187,7 +187,7 @@ class PanopticModel(Model):
     def predicts(self) -> bool:
         return self.head is not None
 
-    def preparation(self) -> Callable[[PointBatch], Any] | None:
+    def preparation(self) -> Preparation | None:
         return self.labeler.preparation()
 
     def network_modules(self) -> list[nn.Module]:

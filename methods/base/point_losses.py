@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from methods.base.labels import Movable
 from methods.base.losses import Focal, focal_loss, mean_over_devices, things_stuff_balance
+from methods.base.preparation import finest_grid, piece_of
 from methods.base.semantic_branch import SemanticMaps
 from methods.base.types import PointBatch, PointLabels, Progress
-from methods.ops.color import lab_at, pairwise_color_loss, similar_pairs
+from methods.ops.color import ColorPairs, lab_at, pairwise_color_loss, similar_pairs
 from methods.ops.rasterize import UNLABELLED, point_label_map, scaled_cells, scaled_odd
 
 
@@ -90,6 +92,23 @@ def dilated_label_maps(
 
 
 @dataclass(frozen=True, slots=True)
+class SemanticTargets(Movable):
+    """What `SemanticObjective` holds class maps against: of a batch, from its images and points alone.
+
+    Attributes:
+        maker: the objective that made them.
+        grid: (height, width) of the maps.
+        labels: (B, h, w) int64 of `dilated_label_maps`.
+        pairs: for each neighbourhood of the colour prior, its `similar_pairs`; empty without the prior.
+    """
+
+    maker: SemanticObjective
+    grid: tuple[int, int]
+    labels: Tensor
+    pairs: list[ColorPairs]
+
+
+@dataclass(frozen=True, slots=True)
 class SemanticObjective:
     """How the semantic branch is trained from points; defaults are those of the PSPS released code.
 
@@ -133,29 +152,44 @@ class SemanticObjective:
         Returns:
             ``semantic_presence``, ``semantic_partial`` and ``semantic_color``; a loss of weight 0 is left out.
         """
-        grid = tuple(maps.logits[0].shape[-2:])
+        targets = self.targets(batch, tuple(maps.logits[0].shape[-2:]))
         losses: dict[str, Tensor] = {}
         if self.presence_weight:
             present = class_presence(batch.points, maps.presence[0].shape[1])
             per_layer = [presence_loss(logits, present, self.presence_focal) for logits in maps.presence]
             losses["semantic_presence"] = self.presence_weight * sum(per_layer)
         if self.partial_weight:
-            labels = dilated_label_maps(batch, grid, self.dilation, self.reference_side)
-            losses["semantic_partial"] = self.partial_weight * sum(partial_cross_entropy(z, labels) for z in maps.logits)
+            per_layer = [partial_cross_entropy(logits, targets.labels) for logits in maps.logits]
+            losses["semantic_partial"] = self.partial_weight * sum(per_layer)
         if self.color_weight:
             weight = self.color_weight * progress.warmup(self.color_warmup)
-            losses["semantic_color"] = weight * self._color_loss(maps.logits, batch)
+            losses["semantic_color"] = weight * self._color_loss(maps.logits, targets.pairs)
         scale = things_share(batch.points) if self.scale_by_things else 1.0
         return {name: loss * scale for name, loss in losses.items()}
 
-    def _color_loss(self, logits: list[Tensor], batch: PointBatch) -> Tensor:
-        """`pairwise_color_loss` of all layers and neighbourhoods."""
-        lab, valid = lab_at(batch.images, batch.padding, tuple(logits[0].shape[-2:]))
+    def targets(self, batch: PointBatch, grid: tuple[int, int]) -> SemanticTargets:
+        """The targets at a grid (height, width): those that the loader has made, if it has, else new ones."""
+        known = piece_of(batch, SemanticTargets, maker=self, grid=grid)
+        if known is not None:
+            return known
+        labels = dilated_label_maps(batch, grid, self.dilation, self.reference_side)
+        return SemanticTargets(self, grid, labels, self._pairs(batch, grid) if self.color_weight else [])
+
+    def prepare(self, batch: PointBatch) -> SemanticTargets:
+        """The targets at the finest encoder map: the part of a labeler's `Preparation`."""
+        return self.targets(batch, finest_grid(batch.input_size))
+
+    def _pairs(self, batch: PointBatch, grid: tuple[int, int]) -> list[ColorPairs]:
+        lab, valid = lab_at(batch.images, batch.padding, grid)
         spacing = scaled_cells(self.color_dilation, min(map(min, batch.sizes)), self.reference_side)
-        total = lab.new_zeros(())
-        for kernel, weight in self.color_kernels.items():
-            pairs = similar_pairs(
-                lab, valid, kernel, spacing, self.color_threshold, self.mask_border, self.color_falloff
-            )
-            total = total + weight * sum(pairwise_color_loss(z, pairs) for z in logits)
+        return [
+            similar_pairs(lab, valid, kernel, spacing, self.color_threshold, self.mask_border, self.color_falloff)
+            for kernel in self.color_kernels
+        ]
+
+    def _color_loss(self, logits: list[Tensor], pairs: list[ColorPairs]) -> Tensor:
+        """`pairwise_color_loss` of all layers and neighbourhoods."""
+        total = logits[0].new_zeros(())
+        for weight, similar in zip(self.color_kernels.values(), pairs, strict=True):
+            total = total + weight * sum(pairwise_color_loss(z, similar) for z in logits)
         return total

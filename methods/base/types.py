@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +69,8 @@ class PointBatch(Movable):
         sizes: B pairs (height, width), the valid part of each image.
         points: B point labels; empty labels when there is no supervision (prediction).
         image_ids: B identities.
-        prepared: what a labeler's `preparation` made of the batch in the data loader; None where nobody did.
+        prepared: pieces that a labeler's `preparation` made in the data loader, see `methods.base.preparation`; None where
+            nobody did.
     """
 
     images: Tensor
@@ -78,7 +78,7 @@ class PointBatch(Movable):
     sizes: list[tuple[int, int]]
     points: list[PointLabels]
     image_ids: list[int | str]
-    prepared: Any = field(default=None, kw_only=True)
+    prepared: list[Movable] | None = field(default=None, kw_only=True)
 
     @property
     def input_size(self) -> tuple[int, int]:

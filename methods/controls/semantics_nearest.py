@@ -13,6 +13,7 @@ from methods.base.losses import Focal
 from methods.base.mask_decoder import NORM_EPSILON
 from methods.base.point_losses import SemanticObjective
 from methods.base.point_semantics import ImageSemantics, image_semantics
+from methods.base.preparation import Preparation
 from methods.base.semantic_branch import SemanticBranch, SemanticMaps
 from methods.base.types import Categories, Features, PointBatch, Progress, PseudoLabels
 from methods.ops.assignment import assign, point_distances
@@ -60,6 +61,9 @@ class SemanticsNearest(PseudoLabeler):
             scale_by_things=scale_semantic_by_things,
         )
         self.stuff_threshold, self.empty_box, self.warmup = stuff_threshold, empty_box, warmup
+
+    def preparation(self) -> Preparation:
+        return Preparation((self.objective.prepare,))
 
     def predict_maps(self, features: Features, batch: PointBatch) -> SemanticMaps:
         return self.semantic(features)

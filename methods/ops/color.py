@@ -69,6 +69,15 @@ class ColorPairs:
     used: Tensor
     count: Tensor
 
+    def to(self, device: torch.device | str) -> ColorPairs:
+        """The same pairs on a device."""
+        used, count = (values.to(device, non_blocking=True) for values in (self.used, self.count))
+        return ColorPairs(self.offsets, used, count)
+
+    def pin_memory(self) -> ColorPairs:
+        """A copy in page-locked memory."""
+        return ColorPairs(self.offsets, self.used.pin_memory(), self.count.pin_memory())
+
 
 def similar_pairs(
     lab: Tensor, valid: Tensor, kernel: int = 5, dilation: int = 2, threshold: float = 0.3, mask_border: bool = True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.base.dense_labels import dense_labels
+from methods.base.edge_maps import SobelMaps, edge_maps
 from methods.base.embedding import EmbeddingProjector, LevelProjector, Projection, metric_loss
 from methods.base.evidence import Evidence, valid_part
 from methods.base.head import LOSS_GROUPS
@@ -19,18 +20,19 @@ from methods.base.losses import Focal
 from methods.base.mask_decoder import NORM_EPSILON
 from methods.base.point_losses import SemanticObjective, things_share
 from methods.base.point_semantics import ImageSemantics, image_semantics, target_sources
+from methods.base.preparation import Preparation
 from methods.base.semantic_branch import SemanticBranch, SemanticMaps
 from methods.base.types import Categories, Features, PointBatch, PointLabels, Progress, PseudoLabels
 from methods.ops.assignment import DistanceScale, class_compatibility, panoptic_segments
-from methods.ops.edges import Sobel, sobel_edges
+from methods.ops.edges import Sobel
 from methods.ops.geodesic import batched_geodesic_distances
 from methods.ops.rasterize import grid_size, resample
 from methods.point2mask.boundary import BoundaryProjection, boundary_loss
 from methods.point2mask.cost import paid_costs, path_costs, supply_costs
-from methods.point2mask.low_boundary import LOW_BOUNDARIES, StructuredEdges, structured_edges
+from methods.point2mask.low_boundary import LOW_BOUNDARIES, StructuredEdges, StructuredMaps
 from methods.point2mask.transport_labels import Solver, claimed_segments, transport_offsets, transported_owners
 from methods.point2mask.tree_energy import CELL_SETS
-from methods.point2mask.tree_loss import PreparedTrees, color_tree_loss, prepared_trees
+from methods.point2mask.tree_loss import color_tree_loss, prepared_trees
 from methods.point2mask.units import Counting, Market, unit_numbers
 
 CHOICES = {
@@ -151,8 +153,8 @@ class Point2Mask(PseudoLabeler):
         self.tree_weight, self.tree_sigma = tree_weight, tree_sigma
         self.tree_normalizer, self.tree_warmup = tree_normalizer, tree_warmup
         self.boundary_weight, self.metric_weight, self.temperature = boundary_weight, metric_weight, temperature
-        self.low_boundary, self.low_boundary_directed = low_boundary, low_boundary_directed
-        self.sobel, self.structured_edges = sobel, structured_edges
+        makers = {"sobel": SobelMaps(sobel, stride), "structured_edges": StructuredMaps(structured_edges, stride)}
+        self.edges, self.low_boundary_directed = makers.get(low_boundary), low_boundary_directed
         self.beta, self.lambda_manifold, self.stride, self.distance = beta, lambda_manifold, stride, distance
         self.stuff_is_supplied = suppliers == "all"
         self.counting = Counting(units, centroid_iterations, centroid_gate, count_rule)
@@ -161,8 +163,9 @@ class Point2Mask(PseudoLabeler):
         self.solver = Solver(solver, epsilon, iterations, tolerance, resolution)
         self.stuff_threshold, self.empty_box, self.warmup = stuff_threshold, empty_box, warmup
 
-    def preparation(self) -> Callable[[PointBatch], PreparedTrees] | None:
-        return prepared_trees if self.tree_weight else None
+    def preparation(self) -> Preparation:
+        trees = (prepared_trees,) if self.tree_weight else ()
+        return Preparation((self.objective.prepare, *trees, *(() if self.edges is None else (self.edges,))))
 
     def predict_maps(self, features: Features, batch: PointBatch) -> Point2MaskMaps:
         boundary = None if self.boundary is None else self.boundary(features)[:, 0].float()
@@ -199,7 +202,8 @@ class Point2Mask(PseudoLabeler):
     ) -> tuple[list[ImageSemantics], list[Tensor], list[Tensor]]:
         """For each image its semantics, (n, gh, gw) costs of the suppliers on the grid, and their (n,) offsets."""
         images = [self._semantics(maps, batch, i) for i in range(len(batch.points))]
-        steps = [self._steps(image, maps, batch, i) for i, image in enumerate(images)]
+        edges = [None] * len(images) if self.edges is None else edge_maps(batch, self.edges)
+        steps = [self._steps(image, edge, maps, batch, i) for i, (image, edge) in enumerate(zip(images, edges, strict=True))]
         suppliers = [self._supplies(points) for points in batch.points]
         sources = [
             target_sources(points, chosen, image.size, tuple(costs.shape[:2]))
@@ -226,19 +230,15 @@ class Point2Mask(PseudoLabeler):
             self.categories.num_things, self.objective.dilation, self.objective.reference_side, self.stuff_threshold,
         )
 
-    def _steps(self, image: ImageSemantics, maps: Point2MaskMaps, batch: PointBatch, index: int) -> Tensor:
+    def _steps(
+        self, image: ImageSemantics, low: Tensor | None, maps: Point2MaskMaps, batch: PointBatch, index: int
+    ) -> Tensor:
         """(gh, gw, 8) cost of the steps on the grid of an image."""
         size, grid = image.size, grid_size(image.size, self.stride)
 
         def on_grid(values: Tensor) -> Tensor:
             return resample(values.detach().float(), size, batch.input_size, grid)
 
-        low = None
-        if self.low_boundary == "sobel":
-            low = sobel_edges(on_grid(batch.images[index]), self.sobel)
-        elif self.low_boundary == "structured_edges":
-            edges = structured_edges(batch.images[index, :, : size[0], : size[1]], self.structured_edges)
-            low = resample(edges[None], size, size, grid)[0]
         high = None if maps.boundary is None else torch.sigmoid(on_grid(maps.boundary[index, None]))[0]
         embedding = None if maps.embedding is None else on_grid(maps.embedding[index])
         return path_costs(

@@ -15,6 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from methods.base.edge_maps import EdgeMaps
+from methods.base.types import PointBatch
+from methods.ops.rasterize import grid_size, resample
+
 LOW_BOUNDARIES = ("sobel", "structured_edges", "none")
 
 
@@ -52,6 +56,26 @@ def structured_edges(image: Tensor, options: StructuredEdges) -> Tensor:
     if options.thinned:
         edges = detector.edgesNms(edges, detector.computeOrientation(edges))
     return torch.from_numpy(np.ascontiguousarray(edges, dtype=np.float32)).to(image.device)
+
+
+@dataclass(frozen=True, slots=True)
+class StructuredMaps:
+    """Makes the `EdgeMaps` of a batch by `structured_edges`.
+
+    Attributes:
+        options: model file and variants.
+        stride: pixels per cell; None chooses by the short side.
+    """
+
+    options: StructuredEdges = StructuredEdges()
+    stride: int | None = None
+
+    def __call__(self, batch: PointBatch) -> EdgeMaps:
+        maps = []
+        for image, size in zip(batch.images, batch.sizes, strict=True):
+            edges = structured_edges(image[:, : size[0], : size[1]], self.options)
+            maps.append(resample(edges[None], size, size, grid_size(size, self.stride))[0])
+        return EdgeMaps(self, maps)
 
 
 @lru_cache(maxsize=1)

@@ -10,16 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base.backbones import IMAGENET_MEAN, IMAGENET_STD, STRIDES
+from methods.base.backbones import IMAGENET_MEAN, IMAGENET_STD
 from methods.base.labels import Movable
 from methods.base.point_losses import dilated_label_maps
+from methods.base.preparation import finest_grid, piece_of
 from methods.base.types import PointBatch
 from methods.ops.rasterize import UNLABELLED
 from methods.point2mask.spanning_tree import SpanningTree, spanning_trees
 from methods.point2mask.tree_energy import tree_energy_loss
-
-FINEST_STRIDE = STRIDES[1]
-"""Pixels per cell of the finest encoder map, where the semantic branch has its logits."""
 
 
 def color_trees(images: Tensor, padding: Tensor, grid: tuple[int, int]) -> list[SpanningTree]:
@@ -49,7 +47,7 @@ class PreparedTrees(Movable):
 
 def prepared_trees(batch: PointBatch) -> PreparedTrees:
     """The trees that `color_tree_loss` wants, at the size of the finest encoder map."""
-    grid = tuple(-(-side // FINEST_STRIDE) for side in batch.input_size)
+    grid = finest_grid(batch.input_size)
     return PreparedTrees(grid, color_trees(batch.images, batch.padding, grid))
 
 
@@ -76,7 +74,6 @@ def color_tree_loss(
         labelled = dilated_label_maps(batch, grid, dilation, reference_side) != UNLABELLED
     # layers side by side as channels: all of them are filtered in one sweep along the trees
     probs = torch.cat([layer.float().softmax(dim=1) for layer in logits], dim=1)
-    prepared = batch.prepared
-    known = isinstance(prepared, PreparedTrees) and prepared.grid == grid
-    trees = prepared.trees if known else color_trees(batch.images, batch.padding, grid)
+    prepared = piece_of(batch, PreparedTrees, grid=grid)
+    trees = color_trees(batch.images, batch.padding, grid) if prepared is None else prepared.trees
     return tree_energy_loss(probs, trees, labelled, sigma, divide_by=normalizer)

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from methods.base.dense_labels import dense_labels
+from methods.base.edge_maps import SobelMaps, edge_maps
 from methods.base.embedding import EmbeddingProjector, Projection, metric_loss
 from methods.base.evidence import Evidence, least, step_cost
 from methods.base.head import LOSS_GROUPS
@@ -17,10 +18,11 @@ from methods.base.losses import Focal
 from methods.base.mask_decoder import NORM_EPSILON
 from methods.base.point_losses import SemanticObjective
 from methods.base.point_semantics import ImageSemantics, image_semantics, target_sources
+from methods.base.preparation import Preparation
 from methods.base.semantic_branch import SemanticBranch, SemanticMaps
 from methods.base.types import Categories, Features, PointBatch, PointLabels, Progress, PseudoLabels
 from methods.ops.assignment import DistanceScale, likeliest_instances, panoptic_segments
-from methods.ops.edges import Sobel, sobel_edges
+from methods.ops.edges import Sobel
 from methods.ops.geodesic import batched_geodesic_distances
 from methods.ops.rasterize import grid_size, resample
 from methods.psps.traversing import traversing_costs
@@ -103,10 +105,14 @@ class PSPS(PseudoLabeler):
         )
         self.metric_weight, self.temperature = metric_weight, temperature
         self.lambda_semantic, self.lambda_edge, self.lambda_manifold = lambda_semantic, lambda_edge, lambda_manifold
-        self.edge_source, self.directed, self.sobel = edge_source, directed, sobel
-        self.stride, self.distance = stride, distance
+        self.edges = SobelMaps(sobel, stride) if edge_source == "sobel" and lambda_edge else None
+        self.directed, self.stride, self.distance = directed, stride, distance
         self.use_compatibility, self.stuff_threshold = class_compatibility, stuff_threshold
         self.empty_box, self.warmup = empty_box, warmup
+
+    def preparation(self) -> Preparation:
+        parts = (self.objective.prepare,)
+        return Preparation(parts if self.edges is None else (*parts, self.edges))
 
     def predict_maps(self, features: Features, batch: PointBatch) -> PSPSMaps:
         return PSPSMaps(self.semantic(features), self.projector(features))
@@ -139,7 +145,8 @@ class PSPS(PseudoLabeler):
     def _paths(self, maps: PSPSMaps, batch: PointBatch) -> tuple[list[ImageSemantics], list[Tensor], list[Tensor]]:
         """For each image its semantics, (gh, gw, 8) costs of steps, and (n_things, gh, gw) traversing distances."""
         images = [self._semantics(maps, batch, i) for i in range(len(batch.points))]
-        costs = [self._costs(image, maps, batch, i) for i, image in enumerate(images)]
+        edges = [None] * len(images) if self.edges is None else edge_maps(batch, self.edges)
+        costs = [self._costs(image, edge, maps, batch, i) for i, (image, edge) in enumerate(zip(images, edges, strict=True))]
         sources = [
             target_sources(points, points.is_thing, size, tuple(cost.shape[:2]))
             for points, size, cost in zip(batch.points, batch.sizes, costs, strict=True)
@@ -152,12 +159,12 @@ class PSPS(PseudoLabeler):
             self.categories.num_things, self.objective.dilation, self.objective.reference_side, self.stuff_threshold,
         )
 
-    def _costs(self, image: ImageSemantics, maps: PSPSMaps, batch: PointBatch, index: int) -> Tensor:
+    def _costs(
+        self, image: ImageSemantics, edges: Tensor | None, maps: PSPSMaps, batch: PointBatch, index: int
+    ) -> Tensor:
         size = batch.sizes[index]
         grid = grid_size(size, self.stride)
-        edges = embedding = None
-        if self.edge_source == "sobel" and self.lambda_edge:
-            edges = sobel_edges(resample(batch.images[index].float(), size, batch.input_size, grid), self.sobel)
+        embedding = None
         if self.lambda_manifold:
             embedding = resample(maps.embedding[index].detach().float(), size, batch.input_size, grid)
         return traversing_costs(

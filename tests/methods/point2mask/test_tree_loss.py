@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from benchmark.loading import Collation
+from methods.base.preparation import Preparation
 from methods.base.types import PointSample
 from methods.point2mask.tree_energy import tree_filter
 from methods.point2mask.tree_loss import color_tree_loss, color_trees, prepared_trees
@@ -38,9 +39,9 @@ def test_trees_span_the_valid_part_of_each_image():
 def test_trees_that_a_loader_worker_made_are_taken_and_change_nothing():
     points = point_labels([(10, 10, 0), (50, 40, 1)], [0, 2])
     samples = [PointSample(0.5 + torch.rand(3, *size) / 20, points, i, size) for i, size in enumerate(SIZES)]
-    loader = DataLoader(samples, batch_size=2, collate_fn=Collation(prepared_trees), num_workers=1)
+    loader = DataLoader(samples, batch_size=2, collate_fn=Collation(Preparation((prepared_trees,))), num_workers=1)
     batch = next(iter(loader))
-    assert [tree.size for tree in batch.prepared.trees] == [(8, 12), (10, 8)]
+    assert [tree.size for tree in batch.prepared[0].trees] == [(8, 12), (10, 8)]
     logits = [torch.randn(2, 4, 10, 12)]
     without = replace(batch, prepared=None)
     assert torch.equal(color_tree_loss(logits, batch), color_tree_loss(logits, without))

@@ -25,6 +25,9 @@ from methods.ops.parallel import in_threads, threads_for_images
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 """(row, column) offsets of the 8 neighbours, row-major without the centre: the order of the last axis of edge costs."""
 
+_WORTH_SHARING = 8 * 10_000
+"""Edges of a grid whose sources several threads share; on a smaller one the second thread comes too late."""
+
 
 def geodesic_distances(edge_costs: np.ndarray | Tensor, sources: Sequence[np.ndarray | Tensor]) -> np.ndarray | Tensor:
     """Shortest-path cost from each source set to every cell of a directed 8-connected grid.
@@ -77,7 +80,11 @@ def batched_geodesic_distances(
     flat = torch.cat([costs.detach().float().flatten() for costs in edge_costs]).cpu()
     parts = flat.split([costs.numel() for costs in edge_costs])
     on_cpu = [part.view(costs.shape) for part, costs in zip(parts, edge_costs, strict=True)]
-    shares = [_dealt(each, -(-threads_for_images() // len(on_cpu))) for each in sources]
+    most = -(-threads_for_images() // len(on_cpu))
+    shares = [
+        _dealt(each, most if costs.numel() >= _WORTH_SHARING else 1)
+        for each, costs in zip(sources, on_cpu, strict=True)
+    ]
     tasks = [(costs, share) for costs, dealt in zip(on_cpu, shares, strict=True) for share in dealt]
     found = iter(in_threads(geodesic_distances, *zip(*tasks, strict=True)))
     maps = [torch.cat([next(found) for _ in dealt]) for dealt in shares]

@@ -16,7 +16,7 @@ from methods.ops.geodesic import batched_geodesic_distances, geodesic_distances
 
 SIDES = (50, 128, 256)
 SOURCES = 10
-SCALING_SIDE = 128
+SCALING_SIDE, MANY_SOURCES = 128, 32
 TOLERANCE = 2e-6
 """Of float32 results of float64 sums."""
 
@@ -60,13 +60,15 @@ def _scaling(settings: Settings) -> Table:
     counts = [count for count in counts if count <= settings.threads]
     table = Table(
         "In threads", MEASUREMENTS,
-        f"`batched_geodesic_distances` of images of {side} x {side} with {SOURCES} sources each: how many times faster than "
-        "with one thread.",
+        f"`batched_geodesic_distances` of images of {side} x {side}: how many times faster than with one thread. Threads "
+        "share images; where there are more threads, the sources of an image that do not fit into the lanes of one sweep.",
     )
-    for images in sorted({1, 4, 2 * settings.threads}):
-        settings.tell(f"shortest paths, images: {images}, threads: up to {settings.threads}")
+    cases = {(1, SOURCES), (1, MANY_SOURCES), (4, SOURCES), (2 * settings.threads, SOURCES)}
+    for images, count_of_sources in sorted(cases):
+        case = f"images: {images}, sources: {count_of_sources}"
+        settings.tell(f"shortest paths, {case}, threads: up to {settings.threads}")
         costs = [grid_costs(size, seed) for seed in range(images)]
-        sources = [[cell[None] for cell in random_cells(size, SOURCES, seed)] for seed in range(images)]
+        sources = [[cell[None] for cell in random_cells(size, count_of_sources, seed)] for seed in range(images)]
 
         def run(count: int, costs=costs, sources=sources) -> None:
             with pinned(count):
@@ -78,7 +80,7 @@ def _scaling(settings: Settings) -> Table:
         for count in counts:
             faster = summary(ratios(seconds["1"], seconds[str(count)]))
             table.rows.append(measurement_row(
-                f"images: {images}, threads: {count}", faster["median"], "x", seconds=summary(seconds[str(count)]),
+                f"{case}, threads: {count}", faster["median"], "x", seconds=summary(seconds[str(count)]),
                 ratio=faster,
             ))  # fmt: skip
     return table

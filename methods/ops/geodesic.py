@@ -19,14 +19,11 @@ from numba import njit
 from torch import Tensor
 
 from methods.ops.grid_dijkstra import dijkstra
-from methods.ops.grid_sweeps import SMALLEST_GROUP, swept_distances
+from methods.ops.grid_sweeps import MOST_LANES, swept_distances
 from methods.ops.parallel import in_threads, threads_for_images
 
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 """(row, column) offsets of the 8 neighbours, row-major without the centre: the order of the last axis of edge costs."""
-
-_WORTH_SHARING = 8 * 10_000
-"""Edges of a grid whose sources several threads share; on a smaller one the second thread comes too late."""
 
 
 def geodesic_distances(edge_costs: np.ndarray | Tensor, sources: Sequence[np.ndarray | Tensor]) -> np.ndarray | Tensor:
@@ -80,11 +77,7 @@ def batched_geodesic_distances(
     flat = torch.cat([costs.detach().float().flatten() for costs in edge_costs]).cpu()
     parts = flat.split([costs.numel() for costs in edge_costs])
     on_cpu = [part.view(costs.shape) for part, costs in zip(parts, edge_costs, strict=True)]
-    most = -(-threads_for_images() // len(on_cpu))
-    shares = [
-        _dealt(each, most if costs.numel() >= _WORTH_SHARING else 1)
-        for each, costs in zip(sources, on_cpu, strict=True)
-    ]
+    shares = [_dealt(each, -(-threads_for_images() // len(on_cpu))) for each in sources]
     tasks = [(costs, share) for costs, dealt in zip(on_cpu, shares, strict=True) for share in dealt]
     found = iter(in_threads(geodesic_distances, *zip(*tasks, strict=True)))
     maps = [torch.cat([next(found) for _ in dealt]) for dealt in shares]
@@ -93,8 +86,8 @@ def batched_geodesic_distances(
 
 
 def _dealt(sources: Sequence[Any], most: int) -> list[Sequence[Any]]:
-    """Source sets in one to ``most`` shares, in order; none is so small that lanes of a sweep stay empty."""
-    count = max(1, min(most, len(sources) // SMALLEST_GROUP))
+    """Source sets in one to ``most`` shares, in order; what fits into the lanes of one sweep stays together."""
+    count = max(1, min(most, -(-len(sources) // MOST_LANES)))
     return [sources[len(sources) * i // count : len(sources) * (i + 1) // count] for i in range(count)]
 
 

@@ -24,9 +24,8 @@ from numba.np import arrayobj
 MOST_SWEEPS = 128
 """After so many the paths wind too much (a maze); Dijkstra's algorithm then takes about as long as the sweeps have."""
 
-SMALLEST_GROUP = 4
-"""Lanes come in multiples of so many."""
-_MOST_LANES = 16
+MOST_LANES, _STEP = 16, 4
+"""The most lanes, and what their number is a multiple of."""
 
 
 def swept_distances(
@@ -46,10 +45,10 @@ def swept_distances(
     """
     count = len(starts) - 1
     result = np.empty((count, len(incoming)), dtype=np.float32)
-    groups = -(-count // _MOST_LANES)
+    groups = -(-count // MOST_LANES)
     for group in range(groups):
         first, last = count * group // groups, count * (group + 1) // groups
-        lanes = (0,) * (-(-(last - first) // SMALLEST_GROUP) * SMALLEST_GROUP)
+        lanes = (0,) * (-(-(last - first) // _STEP) * _STEP)
         if not _sweep(incoming, width, cells, starts[first : last + 1], lanes, most_sweeps, result[first:last]):
             return None
     return result

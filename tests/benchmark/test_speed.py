@@ -250,7 +250,7 @@ def test_a_section_from_the_command_line_to_its_files(tmp_path, monkeypatch, cap
     against, scaling = measured["tables"]
     assert [row["case"] for row in against["rows"]] == ["16 x 16", "16 x 16", "20 x 20", "20 x 20"]
     assert all(row["ours"]["median"] > 0 and row["ratio"]["rounds"] for row in against["rows"])
-    assert {"images: 4, threads: 1", "images: 4, threads: 2"} <= {row["case"] for row in scaling["rows"]}
+    assert {f"images: 4, sources: 10, threads: {threads}" for threads in (1, 2)} <= {row["case"] for row in scaling["rows"]}
     assert measured["quick"] is True and measured["provenance"]["hardware"]["threads"] == 2
     assert "## geodesic" in (tmp_path / "cpu.md").read_text() and "## tree" in (tmp_path / "cpu.md").read_text()
     assert "Written" in capsys.readouterr().out

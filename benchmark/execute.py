@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import time
 import traceback
@@ -171,8 +172,17 @@ def _description(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _reason(error: BaseException, run: Run, command: str) -> dict[str, Any]:
+def _message(error: BaseException) -> str:
+    """What an error says; that of a data loader's worker, which torch wraps into the worker's traceback, is its end."""
     message = str(error) or ("stopped by the user" if isinstance(error, KeyboardInterrupt) else type(error).__name__)
+    if re.match(r"Caught \w+ in DataLoader worker process", message):
+        told = re.split(rf"^(?:[\w.]+\.)?{type(error).__name__}: ", message, flags=re.MULTILINE)
+        return told[-1].strip()
+    return message
+
+
+def _reason(error: BaseException, run: Run, command: str) -> dict[str, Any]:
+    message = _message(error)
     log = run.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

@@ -36,7 +36,8 @@ def pair_counts(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[ND
 def _add(a: int, b: int, amount: int, ids: np.ndarray, pixels: np.ndarray) -> bool:
     """Add to the count of a pair; True if that took a new slot."""
     last = pixels.shape[0] - 1
-    slot = (a * 2654435761 + b * 40503) & last
+    mixed = a * 2654435761 + b * 40503
+    slot = (mixed ^ (mixed >> 15) ^ (mixed >> 32)) & last  # the low bits of ids alone may all be the same
     while pixels[slot] > 0:
         if ids[slot, 0] == a and ids[slot, 1] == b:
             pixels[slot] += amount

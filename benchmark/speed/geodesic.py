@@ -78,7 +78,8 @@ def _scaling(settings: Settings) -> Table:
 
         run(1)
         calls = {str(count): lambda count=count: run(count) for count in counts}
-        seconds = interleaved(calls, settings.budget(3), settings.device)
+        in_a_row = interleaved(calls, settings.budget(3), settings.device)
+        seconds = {name: [each / IN_A_ROW for each in taken] for name, taken in in_a_row.items()}
         for count in counts:
             faster = summary(ratios(seconds["1"], seconds[str(count)]))
             table.rows.append(measurement_row(

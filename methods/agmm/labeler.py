@@ -171,5 +171,5 @@ class AGMM(PseudoLabeler):
         return losses | {f"mixture_{name}": scale * loss for name, loss in mixture.items()}
 
     def _sparse_labels(self, maps: AGMMMaps, batch: PointBatch) -> SparseLabels:
-        labels = self.objective.targets(batch, tuple(maps.padding.shape[-2:])).labels
+        labels = self.objective.labels(batch, tuple(maps.padding.shape[-2:]))
         return SparseLabels(labels, class_presence(batch.points, len(self.categories)) > 0, ~maps.padding | (labels >= 0))

@@ -34,7 +34,7 @@ def edge_maps(batch: PointBatch, maker: Callable[[PointBatch], EdgeMaps]) -> lis
 
 
 @dataclass(frozen=True, slots=True)
-class SobelMaps:
+class SobelEdgeMaker:
     """Makes the `EdgeMaps` of a batch by `sobel_edges`.
 
     Attributes:

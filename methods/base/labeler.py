@@ -20,7 +20,7 @@ class PseudoLabeler(nn.Module, ABC):
 
     Constructor of every labeler: ``(categories, channels, **options)`` where ``channels`` is the width D of the encoder's
     maps and ``options`` are exactly the keys of its config file but ``name`` and ``version``
-    (raise the version whenever the method's results change: it is part of a run's identity).
+    (raise the version whenever the method's results change by more than rounding: it is part of a run's identity).
 
     Class attributes:
         note: one sentence for tables ("our reading", "evaluation only"), or "".

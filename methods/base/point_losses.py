@@ -98,8 +98,8 @@ class SemanticTargets(Movable):
     Attributes:
         maker: the objective that made them.
         grid: (height, width) of the maps.
-        labels: (B, h, w) int64 of `dilated_label_maps`.
-        pairs: for each neighbourhood of the colour prior, its `similar_pairs`; empty without the prior.
+        labels: (B, h, w) int64, see `SemanticObjective.labels`.
+        pairs: of the colour prior, see `SemanticObjective.pairs`.
     """
 
     maker: SemanticObjective
@@ -152,34 +152,39 @@ class SemanticObjective:
         Returns:
             ``semantic_presence``, ``semantic_partial`` and ``semantic_color``; a loss of weight 0 is left out.
         """
-        targets = self.targets(batch, tuple(maps.logits[0].shape[-2:]))
+        grid = tuple(maps.logits[0].shape[-2:])
         losses: dict[str, Tensor] = {}
         if self.presence_weight:
             present = class_presence(batch.points, maps.presence[0].shape[1])
             per_layer = [presence_loss(logits, present, self.presence_focal) for logits in maps.presence]
             losses["semantic_presence"] = self.presence_weight * sum(per_layer)
         if self.partial_weight:
-            per_layer = [partial_cross_entropy(logits, targets.labels) for logits in maps.logits]
+            labels = self.labels(batch, grid)
+            per_layer = [partial_cross_entropy(logits, labels) for logits in maps.logits]
             losses["semantic_partial"] = self.partial_weight * sum(per_layer)
         if self.color_weight:
             weight = self.color_weight * progress.warmup(self.color_warmup)
-            losses["semantic_color"] = weight * self._color_loss(maps.logits, targets.pairs)
+            losses["semantic_color"] = weight * self._color_loss(maps.logits, self.pairs(batch, grid))
         scale = things_share(batch.points) if self.scale_by_things else 1.0
         return {name: loss * scale for name, loss in losses.items()}
 
-    def targets(self, batch: PointBatch, grid: tuple[int, int]) -> SemanticTargets:
-        """The targets at a grid (height, width): those that the loader has made, if it has, else new ones."""
+    def prepare(self, batch: PointBatch) -> SemanticTargets:
+        """Labels and pairs at the finest encoder map: the part of a labeler's `Preparation`."""
+        grid = finest_grid(batch.input_size)
+        return SemanticTargets(self, grid, self.labels(batch, grid), self.pairs(batch, grid))
+
+    def labels(self, batch: PointBatch, grid: tuple[int, int]) -> Tensor:
+        """(B, h, w) int64 of `dilated_label_maps` at a grid (height, width); those that the loader has made, if it has."""
+        known = piece_of(batch, SemanticTargets, maker=self, grid=grid)
+        return dilated_label_maps(batch, grid, self.dilation, self.reference_side) if known is None else known.labels
+
+    def pairs(self, batch: PointBatch, grid: tuple[int, int]) -> list[ColorPairs]:
+        """For each neighbourhood of the colour prior its `similar_pairs`, as `labels`; empty without the prior."""
         known = piece_of(batch, SemanticTargets, maker=self, grid=grid)
         if known is not None:
-            return known
-        labels = dilated_label_maps(batch, grid, self.dilation, self.reference_side)
-        return SemanticTargets(self, grid, labels, self._pairs(batch, grid) if self.color_weight else [])
-
-    def prepare(self, batch: PointBatch) -> SemanticTargets:
-        """The targets at the finest encoder map: the part of a labeler's `Preparation`."""
-        return self.targets(batch, finest_grid(batch.input_size))
-
-    def _pairs(self, batch: PointBatch, grid: tuple[int, int]) -> list[ColorPairs]:
+            return known.pairs
+        if not self.color_weight:
+            return []
         lab, valid = lab_at(batch.images, batch.padding, grid)
         spacing = scaled_cells(self.color_dilation, min(map(min, batch.sizes)), self.reference_side)
         return [

@@ -1,7 +1,7 @@
 """What the data loader's workers make of a batch for a labeler: whatever depends on images and points alone.
 
-A labeler names the parts in `PseudoLabeler.preparation`; each makes one *piece*. A step takes a piece where there is one and
-makes it itself otherwise, with the same result: a batch that is labelled was prepared by nobody.
+A labeler names the parts in `PseudoLabeler.preparation`; each makes one *piece*. A step takes a piece where there is one.
+Otherwise, for a batch that is labelled, say, it makes the same itself (up to the rounding of its device).
 """
 
 from __future__ import annotations

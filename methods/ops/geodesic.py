@@ -20,7 +20,7 @@ from torch import Tensor
 
 from methods.ops.grid_dijkstra import dijkstra
 from methods.ops.grid_sweeps import MOST_LANES, swept_distances
-from methods.ops.parallel import in_threads, threads_for_images
+from methods.ops.parallel import in_threads, threads_for_calls
 
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 """(row, column) offsets of the 8 neighbours, row-major without the centre: the order of the last axis of edge costs."""
@@ -77,7 +77,7 @@ def batched_geodesic_distances(
     flat = torch.cat([costs.detach().float().flatten() for costs in edge_costs]).cpu()
     parts = flat.split([costs.numel() for costs in edge_costs])
     on_cpu = [part.view(costs.shape) for part, costs in zip(parts, edge_costs, strict=True)]
-    shares = [_dealt(each, -(-threads_for_images() // len(on_cpu))) for each in sources]
+    shares = [_dealt(each, -(-threads_for_calls() // len(on_cpu))) for each in sources]
     tasks = [(costs, share) for costs, dealt in zip(on_cpu, shares, strict=True) for share in dealt]
     found = iter(in_threads(geodesic_distances, *zip(*tasks, strict=True)))
     maps = [torch.cat([next(found) for _ in dealt]) for dealt in shares]

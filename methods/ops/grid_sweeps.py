@@ -38,10 +38,10 @@ def swept_distances(
         width: of the grid.
         cells: flat indices of the cells of all sets, one set behind another.
         starts: (n + 1,) where each set starts.
-        most_sweeps: give up after so many.
+        most_sweeps: give up after so many, counted in rounds of four.
 
     Returns:
-        (n, h * w) float32, sums in float64, inf where no path leads; None if some path was not settled.
+        (n, h * w) float32, sums in float64, inf where no path leads; None unless a last round changed nothing.
     """
     count = len(starts) - 1
     result = np.empty((count, len(incoming)), dtype=np.float32)
@@ -109,7 +109,8 @@ def _relax(typing_context, distances, lanes, cell, far, far_cost, side, side_cos
 def _sweep(
     incoming: np.ndarray, width: int, cells: np.ndarray, starts: np.ndarray, lanes: tuple, most_sweeps: int, out: np.ndarray
 ) -> bool:
-    """Fill ``out`` (n, h * w) float32 for n source sets, at most one for each of ``lanes``; False if not settled.
+    """Fill ``out`` (n, h * w) float32 for n source sets, at most one for each of ``lanes``; False if the last round of four
+    sweeps still changed something.
 
     The distances have a margin of ``width + 1`` cells at both ends, which the cost of entering from there, inf, keeps out:
     no neighbour needs a bounds test.

@@ -52,7 +52,7 @@ def boundary_loss(logits: Tensor, labels: Sequence[PseudoLabels]) -> Tensor:
 
 
 def boundary_losses(strength: Tensor, labels: Sequence[PseudoLabels]) -> Tensor:
-    """(B,) loss of each boundary map (B, H, W) float32 in [0, 1], see `boundary_loss`.
+    """(B,) loss of each boundary map (B, H, W) float32 in [0, 1], finite, see `boundary_loss`.
 
     Both terms of a pair depend on its larger end alone, so that on a CPU a compiled pass only counts for each pixel the
     pairs of each set in which it is the larger end; logarithms are taken of pixels, not of pairs.

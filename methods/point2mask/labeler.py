@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.base.dense_labels import dense_labels
-from methods.base.edge_maps import SobelMaps, edge_maps
+from methods.base.edge_maps import SobelEdgeMaker, edge_maps
 from methods.base.embedding import EmbeddingProjector, LevelProjector, Projection, metric_loss
 from methods.base.evidence import Evidence, valid_part
 from methods.base.head import LOSS_GROUPS
@@ -29,7 +29,7 @@ from methods.ops.geodesic import batched_geodesic_distances
 from methods.ops.rasterize import grid_size, resample
 from methods.point2mask.boundary import BoundaryProjection, boundary_loss
 from methods.point2mask.cost import paid_costs, path_costs, supply_costs
-from methods.point2mask.low_boundary import LOW_BOUNDARIES, StructuredEdges, StructuredMaps
+from methods.point2mask.low_boundary import LOW_BOUNDARIES, StructuredEdgeMaker, StructuredEdges
 from methods.point2mask.transport_labels import Solver, claimed_segments, transport_offsets, transported_owners
 from methods.point2mask.tree_energy import CELL_SETS
 from methods.point2mask.tree_loss import color_tree_loss, prepared_trees
@@ -153,8 +153,8 @@ class Point2Mask(PseudoLabeler):
         self.tree_weight, self.tree_sigma = tree_weight, tree_sigma
         self.tree_normalizer, self.tree_warmup = tree_normalizer, tree_warmup
         self.boundary_weight, self.metric_weight, self.temperature = boundary_weight, metric_weight, temperature
-        makers = {"sobel": SobelMaps(sobel, stride), "structured_edges": StructuredMaps(structured_edges, stride)}
-        self.edges, self.low_boundary_directed = makers.get(low_boundary), low_boundary_directed
+        makers = {"sobel": SobelEdgeMaker(sobel, stride), "structured_edges": StructuredEdgeMaker(structured_edges, stride)}
+        self.edge_maker, self.low_boundary_directed = makers.get(low_boundary), low_boundary_directed
         self.beta, self.lambda_manifold, self.stride, self.distance = beta, lambda_manifold, stride, distance
         self.stuff_is_supplied = suppliers == "all"
         self.counting = Counting(units, centroid_iterations, centroid_gate, count_rule)
@@ -165,7 +165,7 @@ class Point2Mask(PseudoLabeler):
 
     def preparation(self) -> Preparation:
         trees = (prepared_trees,) if self.tree_weight else ()
-        return Preparation((self.objective.prepare, *trees, *(() if self.edges is None else (self.edges,))))
+        return Preparation((self.objective.prepare, *trees, *(() if self.edge_maker is None else (self.edge_maker,))))
 
     def predict_maps(self, features: Features, batch: PointBatch) -> Point2MaskMaps:
         boundary = None if self.boundary is None else self.boundary(features)[:, 0].float()
@@ -202,7 +202,7 @@ class Point2Mask(PseudoLabeler):
     ) -> tuple[list[ImageSemantics], list[Tensor], list[Tensor]]:
         """For each image its semantics, (n, gh, gw) costs of the suppliers on the grid, and their (n,) offsets."""
         images = [self._semantics(maps, batch, i) for i in range(len(batch.points))]
-        edges = [None] * len(images) if self.edges is None else edge_maps(batch, self.edges)
+        edges = [None] * len(images) if self.edge_maker is None else edge_maps(batch, self.edge_maker)
         steps = [self._steps(image, edge, maps, batch, i) for i, (image, edge) in enumerate(zip(images, edges, strict=True))]
         suppliers = [self._supplies(points) for points in batch.points]
         sources = [

@@ -59,7 +59,7 @@ def structured_edges(image: Tensor, options: StructuredEdges) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class StructuredMaps:
+class StructuredEdgeMaker:
     """Makes the `EdgeMaps` of a batch by `structured_edges`.
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from methods.base.dense_labels import dense_labels
-from methods.base.edge_maps import SobelMaps, edge_maps
+from methods.base.edge_maps import SobelEdgeMaker, edge_maps
 from methods.base.embedding import EmbeddingProjector, Projection, metric_loss
 from methods.base.evidence import Evidence, least, step_cost
 from methods.base.head import LOSS_GROUPS
@@ -105,14 +105,14 @@ class PSPS(PseudoLabeler):
         )
         self.metric_weight, self.temperature = metric_weight, temperature
         self.lambda_semantic, self.lambda_edge, self.lambda_manifold = lambda_semantic, lambda_edge, lambda_manifold
-        self.edges = SobelMaps(sobel, stride) if edge_source == "sobel" and lambda_edge else None
+        self.edge_maker = SobelEdgeMaker(sobel, stride) if edge_source == "sobel" and lambda_edge else None
         self.directed, self.stride, self.distance = directed, stride, distance
         self.use_compatibility, self.stuff_threshold = class_compatibility, stuff_threshold
         self.empty_box, self.warmup = empty_box, warmup
 
     def preparation(self) -> Preparation:
         parts = (self.objective.prepare,)
-        return Preparation(parts if self.edges is None else (*parts, self.edges))
+        return Preparation(parts if self.edge_maker is None else (*parts, self.edge_maker))
 
     def predict_maps(self, features: Features, batch: PointBatch) -> PSPSMaps:
         return PSPSMaps(self.semantic(features), self.projector(features))
@@ -145,7 +145,7 @@ class PSPS(PseudoLabeler):
     def _paths(self, maps: PSPSMaps, batch: PointBatch) -> tuple[list[ImageSemantics], list[Tensor], list[Tensor]]:
         """For each image its semantics, (gh, gw, 8) costs of steps, and (n_things, gh, gw) traversing distances."""
         images = [self._semantics(maps, batch, i) for i in range(len(batch.points))]
-        edges = [None] * len(images) if self.edges is None else edge_maps(batch, self.edges)
+        edges = [None] * len(images) if self.edge_maker is None else edge_maps(batch, self.edge_maker)
         costs = [self._costs(image, edge, maps, batch, i) for i, (image, edge) in enumerate(zip(images, edges, strict=True))]
         sources = [
             target_sources(points, points.is_thing, size, tuple(cost.shape[:2]))

@@ -73,6 +73,14 @@ def test_empty_maps_have_no_overlap():
     assert overlaps(np.zeros((0, 4), np.int64), np.zeros((0, 4), np.int64)) == {}
 
 
+def test_ids_that_share_their_low_bits():
+    """A hash of their low bits alone would put all of them into one slot."""
+    ids = np.arange(60_000, dtype=np.int64).reshape(200, 300) << 32
+    assert len(overlaps(ids, ids)) == 60_000
+    with pytest.raises(ValueError, match="holds ids from 0 to"):
+        PanopticQuality(CATEGORIES).update(ids, [], ids, [])
+
+
 def test_overlaps_of_more_pairs_than_the_table_starts_with():
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, 2**31, (2, 90, 70))

@@ -4,7 +4,10 @@ import json
 import os
 
 import pytest
+import torch
 
+from benchmark.data.errors import DataError
+from benchmark.execute import _message
 from benchmark.runs import Run, State, run_id, write_json_atomically
 
 
@@ -46,3 +49,21 @@ def test_where_the_files_of_a_points_folder_lie_is_not_what_a_run_computes():
     assert name("points_folder") == name("points_folder", images="b", val={"json": "b"}, categories="c")
     assert name("points_folder") != name("points_folder", redistributable=False)
     assert name("coco_panoptic") != name("coco_panoptic", images="b")  # there it is a pattern
+
+
+class BrokenData(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        try:
+            raise KeyError("first")
+        except KeyError as error:
+            raise DataError("The image a.png is broken: DataError: it ends early.\nMake it again.") from error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_message_of_a_loaders_worker_is_the_sentence_that_it_told(workers):
+    with pytest.raises(DataError) as caught:
+        list(torch.utils.data.DataLoader(BrokenData(), num_workers=workers))
+    assert _message(caught.value) == "The image a.png is broken: DataError: it ends early.\nMake it again."

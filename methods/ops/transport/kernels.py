@@ -29,10 +29,10 @@ _CUTOFF = -100.0
 """Weights below 2^-100 of the largest in their column are dropped (or count as 2^-100)."""
 STARVED = 2.0**-40
 """A row sum below this share of the total may consist of dropped weights; it is then summed again, in the log domain.
-A larger row sum is right to 2^-60."""
-_REACH = 16.0
-"""Bits that a potential may move before the weights are computed again. A weight that was dropped at 2^-100 is then below
-2^-68 of the largest in its column, and no kept one leaves the normal numbers of float32."""
+A larger row sum of `sweep` is right to 2^-60, one of `_moved_sweep` to 2^-28 in float32 and 2^-52 in float64."""
+_REACH_SINGLE, _REACH_DOUBLE = 16.0, 4.0
+"""Bits that a potential may move before the kept weights are computed again, in float32 and in float64. A weight that was
+dropped at 2^-100 may have come up to 2^-68, or 2^-92, of the largest in its column by then."""
 
 _FLAGS = {"reassoc", "contract", "nsz", "nnan"}
 _TAYLOR = [math.log(2.0) ** k / math.factorial(k) for k in range(14)]
@@ -157,11 +157,9 @@ def sweep(
         demand: (m,) same dtype, >= 0.
         shift, total: (m,) same dtype, written: ``shift_j + log2 total_j`` is log2 of the sum of 2^(potential - scaled).
         row_sums: (n,) float64, written: ``sum_j p_ij demand_j``.
-        overlap: (n, n) float64, written: ``sum_j p_ij p_kj demand_j`` for k <= i, the curvature of the semi-dual; (0, 0) to
-            leave it out.
+        overlap: (n, n) float64, written: ``sum_j p_ij p_kj demand_j`` for k <= i, the curvature of the semi-dual.
     """
     count, size = scaled.shape
-    curvature = overlap.shape[0] > 0
     weights = np.empty((count, _BLOCK), dtype=scaled.dtype)
     share = np.empty(_BLOCK, dtype=scaled.dtype)
     active = np.empty(count, dtype=np.int64)
@@ -176,8 +174,7 @@ def sweep(
             share[j] = wanted[j] / totals[j]
         for a in range(used):
             row_sums[active[a]] += _dot(weights[a], share[:width])
-        if curvature:
-            _add_overlap(weights, share[:width], totals, active[:used], overlap)
+        _add_overlap(weights, share[:width], totals, active[:used], overlap)
 
 
 @njit(nogil=True, cache=True, fastmath=_FLAGS)
@@ -305,6 +302,7 @@ def iterate(
         column potential in bits is log2(padded) minus them), and the number of iterations done.
     """
     count, size = scaled.shape
+    reach = _REACH_SINGLE if scaled.itemsize == 4 else _REACH_DOUBLE
     exact = np.zeros(count)
     potential, base, factors = np.empty(count, scaled.dtype), np.empty(count, scaled.dtype), np.empty(count, scaled.dtype)
     shift, total = np.empty(size, dtype=scaled.dtype), np.empty(size, dtype=scaled.dtype)
@@ -317,11 +315,11 @@ def iterate(
     done = 0
     while done < iterations:
         potential[:] = exact
-        if done == 0 or np.abs(exact - base).max() > _REACH:
-            base[:] = exact
+        if done == 0 or np.abs(potential - base).max() > reach:
+            base[:] = potential
             _keep_weights(scaled, base, shift, weights, active, used)
         for i in range(count):
-            factors[i] = 2.0 ** (exact[i] - base[i])
+            factors[i] = 2.0 ** (potential[i] - base[i])
         _moved_sweep(weights, active, used, factors, padded, total, row_sums)
         if limit >= 0:
             if done > 0 and _column_error(demand, padded, log_totals, shift, total) <= limit:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from benchmark.loading import Collation
 from methods import build_labeler
-from methods.base.edge_maps import EdgeMaps, SobelMaps, edge_maps
+from methods.base.edge_maps import EdgeMaps, SobelEdgeMaker, edge_maps
 from methods.base.point_losses import SemanticObjective, SemanticTargets
 from methods.base.preparation import Preparation, finest_grid, piece_of
 from methods.base.types import PointSample, Progress
@@ -57,20 +57,22 @@ def test_labels_and_losses_are_the_same_with_and_without(name):
 
 def test_pieces_of_another_grid_or_maker_are_not_taken():
     objective, other = SemanticObjective(), SemanticObjective(dilation=257)
-    batch = loaded(Preparation((objective.prepare, SobelMaps())))
+    batch = loaded(Preparation((objective.prepare, SobelEdgeMaker())))
     grid = finest_grid(batch.input_size)
     assert grid == (10, 12)
-    assert objective.targets(batch, grid) is batch.prepared[0]
-    assert objective.targets(batch, (20, 24)).labels.shape == (2, 20, 24)
-    assert not torch.equal(other.targets(batch, grid).labels, batch.prepared[0].labels)
-    assert edge_maps(batch, SobelMaps()) is batch.prepared[1].maps
-    assert edge_maps(batch, SobelMaps(stride=16))[0].shape == (4, 6)
-    assert not torch.equal(edge_maps(batch, SobelMaps(Sobel(border=1)))[0], batch.prepared[1].maps[0])
+    assert objective.labels(batch, grid) is batch.prepared[0].labels
+    assert objective.pairs(batch, grid) is batch.prepared[0].pairs
+    assert objective.labels(batch, (20, 24)).shape == (2, 20, 24)
+    assert objective.pairs(batch, (20, 24))[0].used.shape[2:] == (20, 24)
+    assert not torch.equal(other.labels(batch, grid), batch.prepared[0].labels)
+    assert edge_maps(batch, SobelEdgeMaker()) is batch.prepared[1].maps
+    assert edge_maps(batch, SobelEdgeMaker(stride=16))[0].shape == (4, 6)
+    assert not torch.equal(edge_maps(batch, SobelEdgeMaker(Sobel(border=1)))[0], batch.prepared[1].maps[0])
     assert piece_of(replace(batch, prepared=None), EdgeMaps) is None
 
 
 def test_pieces_move_with_their_batch():
-    batch = loaded(Preparation((SemanticObjective().prepare, SobelMaps())))
+    batch = loaded(Preparation((SemanticObjective().prepare, SobelEdgeMaker())))
     targets, edges = batch.to("meta").prepared
     tensors = [targets.labels, *(each for pairs in targets.pairs for each in (pairs.used, pairs.count)), *edges.maps]
     assert {each.device.type for each in tensors} == {"meta"} and len(tensors) == 5

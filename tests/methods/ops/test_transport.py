@@ -119,6 +119,23 @@ def test_a_starved_supplier_recovers_in_the_log_domain():
         np.testing.assert_allclose(transport.plan().double().sum(1), supply, rtol=1e-2 if dtype == torch.float32 else 1e-8)
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float32, 1e-3), (torch.float64, 1e-9)])
+def test_potentials_that_drift_far_keep_their_digits(dtype, bits):
+    """Costs of hundreds of eps, supplies and demands over many orders: weights are kept, dropped and taken up again."""
+    generator = torch.Generator().manual_seed(0)
+    cost = torch.rand(6, 600, generator=generator, dtype=torch.float64) * 0.4
+    supply, demand = (10 ** torch.empty(n, dtype=torch.float64).uniform_(-4, 4, generator=generator) for n in (6, 600))
+    supply *= demand.sum() / supply.sum()
+    found = sinkhorn(cost.to(dtype), supply, demand, eps=1e-3, iterations=40)
+    u = torch.zeros(6, dtype=torch.float64)
+    kernel = -cost / 1e-3
+    for _ in range(40):
+        v = (demand + 1e-8).log() - torch.logsumexp(kernel + u[:, None], dim=0)
+        u = (supply + 1e-8).log() - torch.logsumexp(kernel + v, dim=1)
+    assert float((u.max() - u.min()) / np.log(2)) > 40  # bits: the base has moved several times
+    np.testing.assert_allclose(found.row_potential / 1e-3, u, atol=bits * float(u.abs().max()))
+
+
 def test_tolerance_stops_at_the_first_iteration_that_meets_it():
     case = problem(1, 5, 300)
     stopped = sinkhorn(*case, eps=0.01, iterations=5000, tolerance=1e-3)

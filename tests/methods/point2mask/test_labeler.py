@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from methods import build_labeler
-from methods.base.edge_maps import SobelMaps
+from methods.base.edge_maps import SobelEdgeMaker
 from methods.base.head import LOSS_GROUPS
 from methods.base.semantic_branch import SemanticMaps
 from methods.base.types import Progress
@@ -13,7 +13,7 @@ from methods.ops.assignment import DistanceScale
 from methods.ops.edges import Sobel
 from methods.point2mask.boundary import BoundaryProjection
 from methods.point2mask.labeler import CHOICES, Point2Mask, Point2MaskMaps
-from methods.point2mask.low_boundary import StructuredEdges, StructuredMaps, structured_edge_detector
+from methods.point2mask.low_boundary import StructuredEdgeMaker, StructuredEdges, structured_edge_detector
 from tests.methods.stand_ins import categories, features_for, point_batch, point_labels
 
 DONE = Progress.finished()
@@ -410,12 +410,12 @@ def test_groups_of_options_reach_their_parts():
     )  # fmt: skip
     assert labeler.boundary.levels == 2 and labeler.boundary.inputs == ("map",)
     assert labeler.boundary.project[0].out_channels == 5 and labeler.boundary.project[2].out_channels == 1
-    assert labeler.edges == SobelMaps(Sobel(border=1), 4)
+    assert labeler.edge_maker == SobelEdgeMaker(Sobel(border=1), 4)
     assert labeler.distance.missing == 3.0 and labeler.projector.levels == 1
     structured = {**SMALL, "low_boundary": "structured_edges", "structured_edges": {"bgr": True}}
-    maker = build_labeler("point2mask", categories(), 16, structured).edges
-    assert maker == StructuredMaps(StructuredEdges(bgr=True))
-    assert build_labeler("point2mask", categories(), 16, {**SMALL, "low_boundary": "none"}).edges is None
+    maker = build_labeler("point2mask", categories(), 16, structured).edge_maker
+    assert maker == StructuredEdgeMaker(StructuredEdges(bgr=True))
+    assert build_labeler("point2mask", categories(), 16, {**SMALL, "low_boundary": "none"}).edge_maker is None
     with pytest.raises(ValueError, match=r"group 'boundary_decoder', has no option level"):
         build_labeler("point2mask", categories(), 16, {"boundary_decoder": {"level": 1}})
 

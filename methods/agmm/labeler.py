@@ -116,7 +116,7 @@ class AGMM(PseudoLabeler):
         self.stuff_threshold, self.empty_box, self.warmup = stuff_threshold, empty_box, warmup
 
     def preparation(self) -> Preparation:
-        return Preparation((self.objective.prepare,))
+        return Preparation.of(self.objective.prepare)
 
     def predict_maps(self, features: Features, batch: PointBatch) -> AGMMMaps:
         mixed = features.maps[0] if self.projector is None else self.projector(features)

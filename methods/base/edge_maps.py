@@ -27,8 +27,10 @@ class EdgeMaps(Movable):
     maps: list[Tensor]
 
 
-def edge_maps(batch: PointBatch, maker: Callable[[PointBatch], EdgeMaps]) -> list[Tensor]:
-    """The maps that ``maker`` makes of a batch; those that the loader has made with it, if it has."""
+def edge_maps(batch: PointBatch, maker: Callable[[PointBatch], EdgeMaps] | None) -> list[Tensor] | list[None]:
+    """The maps that ``maker`` makes of a batch; those that the loader has made with it, if it has. None each without one."""
+    if maker is None:
+        return [None] * len(batch.images)
     known = piece_of(batch, EdgeMaps, maker=maker)
     return (maker(batch) if known is None else known).maps
 

@@ -35,6 +35,11 @@ class Preparation:
 
     parts: tuple[Callable[[PointBatch], Movable], ...]
 
+    @classmethod
+    def of(cls, *parts: Callable[[PointBatch], Movable] | None) -> Preparation:
+        """From those of the parts that are not None."""
+        return cls(tuple(part for part in parts if part is not None))
+
     def __call__(self, batch: PointBatch) -> list[Movable]:
         return [part(batch) for part in self.parts]
 

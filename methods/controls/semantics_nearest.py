@@ -63,7 +63,7 @@ class SemanticsNearest(PseudoLabeler):
         self.stuff_threshold, self.empty_box, self.warmup = stuff_threshold, empty_box, warmup
 
     def preparation(self) -> Preparation:
-        return Preparation((self.objective.prepare,))
+        return Preparation.of(self.objective.prepare)
 
     def predict_maps(self, features: Features, batch: PointBatch) -> SemanticMaps:
         return self.semantic(features)

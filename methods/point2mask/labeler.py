@@ -164,8 +164,7 @@ class Point2Mask(PseudoLabeler):
         self.stuff_threshold, self.empty_box, self.warmup = stuff_threshold, empty_box, warmup
 
     def preparation(self) -> Preparation:
-        trees = (prepared_trees,) if self.tree_weight else ()
-        return Preparation((self.objective.prepare, *trees, *(() if self.edge_maker is None else (self.edge_maker,))))
+        return Preparation.of(self.objective.prepare, prepared_trees if self.tree_weight else None, self.edge_maker)
 
     def predict_maps(self, features: Features, batch: PointBatch) -> Point2MaskMaps:
         boundary = None if self.boundary is None else self.boundary(features)[:, 0].float()
@@ -202,7 +201,7 @@ class Point2Mask(PseudoLabeler):
     ) -> tuple[list[ImageSemantics], list[Tensor], list[Tensor]]:
         """For each image its semantics, (n, gh, gw) costs of the suppliers on the grid, and their (n,) offsets."""
         images = [self._semantics(maps, batch, i) for i in range(len(batch.points))]
-        edges = [None] * len(images) if self.edge_maker is None else edge_maps(batch, self.edge_maker)
+        edges = edge_maps(batch, self.edge_maker)
         steps = [self._steps(image, edge, maps, batch, i) for i, (image, edge) in enumerate(zip(images, edges, strict=True))]
         suppliers = [self._supplies(points) for points in batch.points]
         sources = [

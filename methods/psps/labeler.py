@@ -111,8 +111,7 @@ class PSPS(PseudoLabeler):
         self.empty_box, self.warmup = empty_box, warmup
 
     def preparation(self) -> Preparation:
-        parts = (self.objective.prepare,)
-        return Preparation(parts if self.edge_maker is None else (*parts, self.edge_maker))
+        return Preparation.of(self.objective.prepare, self.edge_maker)
 
     def predict_maps(self, features: Features, batch: PointBatch) -> PSPSMaps:
         return PSPSMaps(self.semantic(features), self.projector(features))
@@ -145,7 +144,7 @@ class PSPS(PseudoLabeler):
     def _paths(self, maps: PSPSMaps, batch: PointBatch) -> tuple[list[ImageSemantics], list[Tensor], list[Tensor]]:
         """For each image its semantics, (gh, gw, 8) costs of steps, and (n_things, gh, gw) traversing distances."""
         images = [self._semantics(maps, batch, i) for i in range(len(batch.points))]
-        edges = [None] * len(images) if self.edge_maker is None else edge_maps(batch, self.edge_maker)
+        edges = edge_maps(batch, self.edge_maker)
         costs = [self._costs(image, edge, maps, batch, i) for i, (image, edge) in enumerate(zip(images, edges, strict=True))]
         sources = [
             target_sources(points, points.is_thing, size, tuple(cost.shape[:2]))

@@ -39,7 +39,7 @@ def loaded(prepare, workers=0):
 def test_labels_and_losses_are_the_same_with_and_without(name):
     torch.manual_seed(0)
     labeler = build_labeler(name, categories(), 16, {"layers": 2, "heads": 2, "feedforward": 32})
-    batch = loaded(labeler.preparation(), workers=1)
+    batch = loaded(pickle.loads(pickle.dumps(labeler.preparation())), workers=1)  # loaders may spawn
     assert {type(piece) for piece in batch.prepared} == PIECES[name]
     features, without = features_for(batch), replace(batch, prepared=None)
     found = []
@@ -57,7 +57,7 @@ def test_labels_and_losses_are_the_same_with_and_without(name):
 
 def test_pieces_of_another_grid_or_maker_are_not_taken():
     objective, other = SemanticObjective(), SemanticObjective(dilation=257)
-    batch = loaded(Preparation((objective.prepare, SobelEdgeMaker())))
+    batch = loaded(Preparation.of(objective.prepare, None, SobelEdgeMaker()))
     grid = finest_grid(batch.input_size)
     assert grid == (10, 12)
     assert objective.labels(batch, grid) is batch.prepared[0].labels
@@ -69,10 +69,11 @@ def test_pieces_of_another_grid_or_maker_are_not_taken():
     assert edge_maps(batch, SobelEdgeMaker(stride=16))[0].shape == (4, 6)
     assert not torch.equal(edge_maps(batch, SobelEdgeMaker(Sobel(border=1)))[0], batch.prepared[1].maps[0])
     assert piece_of(replace(batch, prepared=None), EdgeMaps) is None
+    assert edge_maps(batch, None) == [None, None]
 
 
 def test_pieces_move_with_their_batch():
-    batch = loaded(Preparation((SemanticObjective().prepare, SobelEdgeMaker())))
+    batch = loaded(Preparation.of(SemanticObjective().prepare, SobelEdgeMaker()))
     targets, edges = batch.to("meta").prepared
     tensors = [targets.labels, *(each for pairs in targets.pairs for each in (pairs.used, pairs.count)), *edges.maps]
     assert {each.device.type for each in tensors} == {"meta"} and len(tensors) == 5

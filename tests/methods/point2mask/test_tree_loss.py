@@ -39,7 +39,7 @@ def test_trees_span_the_valid_part_of_each_image():
 def test_trees_that_a_loader_worker_made_are_taken_and_change_nothing():
     points = point_labels([(10, 10, 0), (50, 40, 1)], [0, 2])
     samples = [PointSample(0.5 + torch.rand(3, *size) / 20, points, i, size) for i, size in enumerate(SIZES)]
-    loader = DataLoader(samples, batch_size=2, collate_fn=Collation(Preparation((prepared_trees,))), num_workers=1)
+    loader = DataLoader(samples, batch_size=2, collate_fn=Collation(Preparation.of(prepared_trees)), num_workers=1)
     batch = next(iter(loader))
     assert [tree.size for tree in batch.prepared[0].trees] == [(8, 12), (10, 8)]
     logits = [torch.randn(2, 4, 10, 12)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -80,6 +81,8 @@ class MaskAttention(nn.Module):
             The logits q kᵀ / sqrt(D / heads), (B, heads, N, S), exactly 0 at padded keys.
         """
         query = self._split(self.query(queries))
+        if self.heads * queries.shape[1] <= queries.shape[2]:
+            return self._of_few(query, memory)
         # A zero key has a zero logit: what the mask path wants at padded keys, at the cost of one key-sized copy.
         key = self._split(self.key(memory.tokens).masked_fill(memory.padding[..., None], 0))
         logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
@@ -90,6 +93,29 @@ class MaskAttention(nn.Module):
             query, key, self._split(self.value(memory.tokens)), attn_mask=~memory.padding[:, None, None]
         )
         return self.output(attended.transpose(1, 2).flatten(2)), logits
+
+    def _of_few(self, query: Tensor, memory: Memory) -> tuple[Tensor | None, Tensor]:
+        """The same for few queries (class queries, say), without making keys and values of the S tokens.
+
+        ``q · (W t + b) = (Wᵀ q) · t + q · b`` and ``Σ a (W t + b) = W Σ a t + b``: the projections move to the side of the
+        queries. Per token that is heads · N products of width D for the logits instead of D for its key.
+
+        Args:
+            query: (B, heads, N, D / heads).
+            memory: S tokens.
+        """
+        query = query * query.shape[-1] ** -0.5
+        count = query.shape[2]
+        towards = query @ self.key.weight.unflatten(0, (self.heads, -1))  # (B, heads, N, D)
+        offset = query @ self.key.bias.unflatten(0, (self.heads, -1))[..., None]  # (B, heads, N, 1)
+        logits = torch.baddbmm(offset.flatten(1, 2), towards.flatten(1, 2), memory.tokens.transpose(1, 2))
+        padding = memory.padding[:, None]
+        masked = logits.masked_fill(padding, 0).unflatten(1, (self.heads, count))
+        if self.value is None or self.output is None:
+            return None, masked
+        seen = logits.masked_fill(padding, -torch.inf).softmax(dim=-1) @ memory.tokens  # (B, heads N, D)
+        seen = seen.unflatten(1, (self.heads, count)) @ self.value.weight.unflatten(0, (self.heads, -1)).transpose(1, 2)
+        return self.output(seen.transpose(1, 2).flatten(2) + self.value.bias), masked
 
 
 class LogitsToMasks(nn.Module):

@@ -14,6 +14,8 @@ from methods.base.merging import paint_segments
 from tests.methods.base.panoptic_inputs import random_features
 
 SIZES = [(64, 96), (40, 56)]
+QUERIES = 129
+"""More than channels: with fewer, the attention does not make the values that the tests of it replace."""
 
 
 def test_check_3_focal_prior():
@@ -63,10 +65,10 @@ def test_check_6_attention_rows_sum_to_one_over_valid_keys():
     attention.output = torch.nn.Identity()
     assert keys <= 128
     one_hot = Memory(torch.eye(keys, 128).expand(2, -1, -1), memory.padding, memory.sizes)
-    weights, _ = attention(torch.randn(2, 5, 128), one_hot)
+    weights, _ = attention(torch.randn(2, QUERIES, 128), one_hot)
     weights = weights[:, :, :keys]
-    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 5))
-    padded = memory.padding[:, None].expand(-1, 5, -1)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, QUERIES))
+    padded = memory.padding[:, None].expand(-1, QUERIES, -1)
     assert padded.any() and weights[padded].count_nonzero() == 0 and (weights[~padded] > 0).all()
 
 
@@ -85,7 +87,7 @@ def test_check_7_one_softmax_over_all_levels(scaled):
             return torch.nn.functional.one_hot(level, 128).float().expand(len(tokens), -1, -1)
 
     attention.value = LevelIndicator()
-    queries = 3 * torch.randn(2, 5, 128)
+    queries = 3 * torch.randn(2, QUERIES, 128)
     before, _ = attention(queries, memory)
     tokens = memory.tokens * torch.where(level == scaled, 3.0, 1.0)[:, None]
     after, _ = attention(queries, Memory(tokens, memory.padding, memory.sizes))

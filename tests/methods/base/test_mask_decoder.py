@@ -46,10 +46,11 @@ def test_masks_equal_the_literal_formulation():
     torch.testing.assert_close(to_masks(logits, memory), expected)
 
 
-def test_attention_equals_torch_multihead_attention():
+@pytest.mark.parametrize("count", [1, 8, 9, 20])  # up to 8 queries, keys and values are not made: 4 heads, 32 channels
+def test_attention_equals_torch_multihead_attention(count):
     torch.manual_seed(2)
     memory = Memory.of(random_features(SIZES), 3)
-    attention, queries = MaskAttention(32, 4), torch.randn(2, 5, 32)
+    attention, queries = MaskAttention(32, 4), torch.randn(2, count, 32)
     oracle = torch.nn.MultiheadAttention(32, 4, batch_first=True)
     with torch.no_grad():
         oracle.in_proj_weight.copy_(torch.cat([m.weight for m in (attention.query, attention.key, attention.value)]))
@@ -63,6 +64,34 @@ def test_attention_equals_torch_multihead_attention():
     torch.testing.assert_close(attended, expected, atol=1e-5, rtol=1e-5)
     masked = logits.masked_fill(memory.padding[:, None, None], -torch.inf)
     torch.testing.assert_close(masked.softmax(-1), weights, atol=1e-5, rtol=1e-5)
+
+
+def test_few_queries_have_the_gradients_of_many():
+    """Eight queries move the projections to their side, nine do not; a query does not see the others."""
+    torch.manual_seed(3)
+    attention, queries = MaskAttention(32, 4), torch.randn(2, 8, 32)
+    memory = Memory.of(random_features(SIZES), 3)
+    tokens = memory.tokens.requires_grad_()
+    found = []
+    for given in (queries, F.pad(queries, (0, 0, 0, 1))):
+        attended, logits = attention(given, memory)
+        assert logits.masked_select(memory.padding[:, None, None]).count_nonzero() == 0
+        objective = attended[:, :8].square().sum() + logits[:, :, :8].square().mean()
+        gradients = torch.autograd.grad(objective, [tokens, *attention.parameters()])
+        found.append([attended[:, :8], logits[:, :, :8], *gradients])
+    for few, many in zip(*found, strict=True):
+        assert many.abs().max() > 1e-6
+        torch.testing.assert_close(few, many, atol=2e-5, rtol=1e-4)
+
+
+def test_few_queries_do_not_read_padding():
+    torch.manual_seed(4)
+    attention, queries = MaskAttention(32, 4), torch.randn(2, 3, 32)
+    memory = Memory.of(random_features(SIZES), 3)
+    before = attention(queries, memory)
+    memory.tokens.masked_fill_(memory.padding[..., None], 1e3)
+    after = attention(queries, memory)
+    torch.testing.assert_close(after, before)
 
 
 def test_content_of_padding_is_not_read():

@@ -33,7 +33,8 @@ class Setting:
     Attributes:
         title: for the table. words: config words beside those of `DATA`.
         size: (height, width) of the image files.
-        seconds: the budget.
+        seconds: the budget of all methods in turn.
+        pair_seconds: the budget of each method whose ratio has a target, in turn with the reference alone.
         large: on a CPU a step takes so long that one round has to do; all methods but one warm up on a small input.
     """
 
@@ -41,6 +42,7 @@ class Setting:
     words: tuple[str, ...]
     size: tuple[int, int]
     seconds: float
+    pair_seconds: float = 0
     large: bool = False
 
 
@@ -50,7 +52,9 @@ PAPER = Setting(
 SMALL_NETWORK = ("scale=mini", "model.layers=3")
 """With half of the papers' encoder layers. With the single one of short runs a step costs less, its labels the same."""
 SETTINGS = (
-    Setting("320 px, batch 4, with a head", (*SMALL_NETWORK, "head=panoptic_segformer_tiny"), (500, 500), 60),
+    Setting(
+        "320 px, batch 4, with a head", (*SMALL_NETWORK, "head=panoptic_segformer_tiny"), (500, 500), 60, pair_seconds=110
+    ),
     Setting("320 px, batch 4, head=none", (*SMALL_NETWORK, "head=none"), (500, 500), 35),
     PAPER,
 )
@@ -70,7 +74,9 @@ def _at(setting: Setting, settings: Settings) -> Table:
         setting.title, STEPS,
         "Steps late in a run, on scenes in JPEG files with one point per target, loaded in the training process; random "
         "weights. The share of pseudo labels is that of the step without loading. Of the two ratios to the step with full "
-        "masks, with and without loading, the higher one is judged. The head runs in the stage of its losses.",
+        "masks, with and without loading, the higher one is judged"
+        + (", in rounds of the method and full masks alone" if setting.pair_seconds else "")
+        + ". The head runs in the stage of its losses.",
     )
     small = setting.large and settings.device.type == "cpu"
     with tempfile.TemporaryDirectory() as folder:
@@ -80,10 +86,16 @@ def _at(setting: Setting, settings: Settings) -> Table:
             next(iter(trainers.values())).step()
         settings.tell(f"{setting.title}: {len(trainers)} methods in turn")
         rounds = take_turns(trainers, settings.budget(setting.seconds, least=1 if small else 3))
-    reference = next((label for label, trainer in trainers.items() if trainer.supervision == MASKS), None)
-    for label, trainer in trainers.items():
-        targeted = trainer.config["method"]["name"] in WITHOUT_LABEL_BRANCH
-        table.rows.append(step_row(label, rounds[label], rounds.get(reference), trainer.supervision != MASKS, targeted))
+        reference = next((label for label, trainer in trainers.items() if trainer.supervision == MASKS), None)
+        for label, trainer in trainers.items():
+            targeted = reference is not None and trainer.config["method"]["name"] in WITHOUT_LABEL_BRANCH
+            compared = rounds
+            if targeted and setting.pair_seconds:
+                settings.tell(f"{setting.title}: {label} and {reference} in turn")
+                pair = {label: trainer, reference: trainers[reference]}
+                compared = take_turns(pair, settings.budget(setting.pair_seconds))
+            against = (compared[label], compared[reference]) if reference is not None else None
+            table.rows.append(step_row(label, rounds[label], against, trainer.supervision != MASKS, targeted))
     return table
 
 
@@ -127,28 +139,30 @@ def take_turns(trainers: Mapping[str, Trainer], budget: Budget) -> dict[str, Rou
 
 
 def step_row(
-    label: str, rounds: Rounds, reference: Rounds | None, from_points: bool, targeted: bool
+    label: str, rounds: Rounds, against: tuple[Rounds, Rounds] | None, from_points: bool, targeted: bool
 ) -> dict[str, Any]:
     """The row of a method.
 
     Args:
         label: of the method.
-        rounds: its steps; reference: those with full masks in the same rounds, None if there are none.
+        rounds: its steps.
+        against: its steps and those with full masks in the same rounds, of which the ratio is taken; None without any.
         from_points: pseudo labels have to be made; else their stage is no subject.
         targeted: whether the ratio has a target.
     """
-    step, without_data = _column(rounds, "step"), _without_data(rounds)
+    without_data = _without_data(rounds)
     share = summary(ratios([each.get("pseudo_labels", 0.0) for each in rounds], without_data))
     row: dict[str, Any] = {
         "case": label, "stages": {stage: summary(_column(rounds, stage)) for stage in (*STAGES, "rest")},
-        "step": summary(step), "step_without_data": summary(without_data), "share": share,
+        "step": summary(_column(rounds, "step")), "step_without_data": summary(without_data), "share": share,
         "share_target": str(PSEUDO_LABEL_SHARE) if from_points else None,
         "share_met": PSEUDO_LABEL_SHARE.met(share["median"]) if from_points else None,
         "ratio": None, "ratio_without_data": None, "target": None, "met": None,
     }  # fmt: skip
-    if reference is not None:
-        row["ratio"] = summary(ratios(step, _column(reference, "step")))
-        row["ratio_without_data"] = summary(ratios(without_data, _without_data(reference)))
+    if against is not None:
+        own, reference = against
+        row["ratio"] = summary(ratios(_column(own, "step"), _column(reference, "step")))
+        row["ratio_without_data"] = summary(ratios(_without_data(own), _without_data(reference)))
         if targeted:
             worse = max(row[ratio]["median"] for ratio in ("ratio", "ratio_without_data"))
             row |= {"target": str(STEP_RATIO), "met": STEP_RATIO.met(worse)}

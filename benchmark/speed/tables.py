@@ -85,6 +85,7 @@ def _steps(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
         "without loading": lambda row: times(row["ratio_without_data"]) if row["ratio_without_data"] else "–",
         "met (ratio)": lambda row: _met(row["met"], row["target"]),
         "rounds": lambda row: str(len(row["step"]["rounds"])),
+        "rounds (ratio)": lambda row: str(len(row["ratio"]["rounds"])) if row["ratio"] else "–",
     }
 
 

@@ -461,14 +461,20 @@ def test_a_row_of_steps_judges_the_higher_ratio():
         return [step, step, step]
 
     reference = rounds(1.0, 0.0, 1.0)
-    row = step_row("a", rounds(0.5, 0.1, 1.2), reference, from_points=True, targeted=True)
+    def row_of(own):
+        return step_row("a", own, (own, reference), from_points=True, targeted=True)
+
+    row = row_of(rounds(0.5, 0.1, 1.2))
     assert row["ratio"]["median"] == pytest.approx(1.8 / 2) and row["ratio_without_data"]["median"] == pytest.approx(1.3)
     assert row["met"] is False  # slow loading of masks hides nothing
     assert row["share"]["median"] == pytest.approx(0.1 / 1.3) and row["share_met"] is False
-    row = step_row("a", rounds(1.7, 0.01, 1.0), reference, from_points=True, targeted=True)
+    row = row_of(rounds(1.7, 0.01, 1.0))
     assert row["met"] is False and row["share_met"] is True  # nor does what was moved into the loader
-    assert step_row("a", rounds(1.0, 0.01, 1.1), reference, from_points=True, targeted=True)["met"] is True
-    assert step_row("a", reference, reference, from_points=False, targeted=False)["met"] is None
+    assert row_of(rounds(1.0, 0.01, 1.1))["met"] is True
+    assert step_row("a", reference, (reference, reference), from_points=False, targeted=False)["met"] is None
+    pair = (rounds(1.0, 0.01, 1.6), reference)  # the ratio is that of the pair, stages are those of all methods in turn
+    row = step_row("a", rounds(1.0, 0.01, 1.0), pair, from_points=True, targeted=True)
+    assert row["met"] is False and row["step"]["median"] == pytest.approx(2.01)
     alone = step_row("a", reference, None, from_points=True, targeted=True)
     assert alone["ratio"] is None and alone["met"] is None
     lines = render(Table("t", STEPS, "", [row, alone, error_row("b", "a loss is not finite")]).to_json())

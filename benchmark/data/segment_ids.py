@@ -9,14 +9,18 @@ MAX_ID = 256**3 - 1
 
 
 def decode_ids(rgb: np.ndarray) -> np.ndarray:
-    """(H, W) int64 segment ids of (H, W, 3) uint8 colours: R + 256 G + 65536 B.
-
-    (H, W, 4) colours, whose last channel is not read, are faster: a pixel is then one number of 32 bits.
-    """
-    if rgb.shape[-1] == 4:
-        return (np.ascontiguousarray(rgb).view("<u4")[..., 0] & MAX_ID).astype(np.int64)
-    red, green, blue = np.moveaxis(rgb.astype(np.int64), -1, 0)
-    return red | green << 8 | blue << 16
+    """(H, W) int64 segment ids of (H, W, 3) uint8 colours: R + 256 G + 65536 B."""
+    height, width, _ = rgb.shape
+    colours = np.ascontiguousarray(rgb)
+    ids = np.empty(height * width, dtype=np.int64)
+    if ids.size:
+        # Little-endian numbers of 32 bits that begin at every third byte: their highest byte is the next pixel's red. The
+        # last pixel has no next one.
+        ids[:-1] = np.ndarray((ids.size - 1,), "<u4", colours, strides=(3,))
+        ids &= MAX_ID
+        red, green, blue = colours[-1, -1].tolist()
+        ids[-1] = red | green << 8 | blue << 16
+    return ids.reshape(height, width)
 
 
 def encode_ids(ids: np.ndarray) -> np.ndarray:

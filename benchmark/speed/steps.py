@@ -47,8 +47,9 @@ class Setting:
 
 
 PAPER = Setting(
-    "600 x 800, batch 2, the papers' network", ("scale=paper", "schedule.batch_size=2"), (375, 500), 120, pair_seconds=80, large=True
-)
+    "600 x 800, batch 2, the papers' network", ("scale=paper", "schedule.batch_size=2"), (375, 500), 120,
+    pair_seconds=80, large=True,
+)  # fmt: skip
 SMALL_NETWORK = ("scale=mini", "model.layers=3")
 """With half of the papers' encoder layers. With the single one of short runs a step costs less, its labels the same."""
 SETTINGS = (

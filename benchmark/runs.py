@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -78,23 +78,30 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write to a temporary name in the same folder, then rename: readers see the old file or the new one, never half."""
+def write_text_atomically(path: Path, text: str, before_rename: Callable[[], None] | None = None) -> None:
+    """Write to a temporary name in the same folder, then rename: readers see the old file or the new one, never half.
+
+    Args:
+        path: the file. text: its content.
+        before_rename: called between the two; if it raises, the old file stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         os.chmod(temporary, 0o644)
+        if before_rename is not None:
+            before_rename()
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def write_json_atomically(path: Path, value: Any) -> None:
+def write_json_atomically(path: Path, value: Any, before_rename: Callable[[], None] | None = None) -> None:
     """`write_text_atomically` of JSON with one key per line; NaN is refused (ValueError)."""
-    write_text_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", before_rename)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +187,9 @@ class Run:
             record = None  # half a file of a crashed machine: what is written now replaces it
         record = {**(record or {"schema": SCHEMA, "run_id": self.run_id, "created": now()}), **changes}
         self.guard()
-        write_json_atomically(self.record_file, record)
+        # Again as late as can be: who takes the run over while a slow disk writes must not find its record replaced. Between
+        # this look and the rename are microseconds; a run that is lost in them is made again, and nothing else happens.
+        write_json_atomically(self.record_file, record, self.guard)
         return record
 
     @property

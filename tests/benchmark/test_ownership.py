@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -241,6 +242,24 @@ def test_a_stale_copy_cannot_write(stale, write):
     files = [path for path in run.folder.rglob("*") if path.is_file()]
     hidden = [path for path in files if any(part.startswith(".") for part in path.relative_to(run.folder).parts)]
     assert {path: path.read_bytes() for path in files if path not in hidden} == before
+
+
+def test_a_copy_that_is_taken_over_while_it_writes_its_record_does_not_replace_it(tmp_path, monkeypatch):
+    run = Run(tmp_path, "a")
+    old = replace(run, token=claim(run, job="7.0"))
+    old.update(state=State.RUNNING)
+    real = tempfile.mkstemp
+
+    def slow_disk(*arguments, **options):
+        monkeypatch.setattr(tempfile, "mkstemp", real)
+        replace(run, token=claim(run, job="7.1")).update(wall_seconds=2.0)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(tempfile, "mkstemp", slow_disk)
+    with pytest.raises(Superseded, match=r"Claim 1 of .*job 7\.1.*claim 2"):
+        old.update(state=State.DONE)
+    assert run.state == State.RUNNING and run.read()["wall_seconds"] == 2.0
+    assert not [path for path in run.folder.iterdir() if path.name.startswith(".")]
 
 
 def test_a_copy_whose_folder_was_deleted_does_not_make_it_again(tmp_path):

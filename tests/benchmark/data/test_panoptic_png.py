@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -31,6 +31,7 @@ def png(rows, width, bits, colour, interlaced=0):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
+@settings(deadline=None)  # a busy disk is no failure
 @given(hnp.arrays(np.int64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 2**24 - 1)))
 def test_what_is_written_is_read(tmp_path_factory, ids):
     path = tmp_path_factory.mktemp("png") / "a.png"
@@ -58,6 +59,7 @@ def test_a_transparent_colour_is_an_id_like_others(tmp_path):
     assert np.array_equal(read_panoptic_png(path), IDS)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_broken_files_are_refused_or_read_as_they_were(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("png") / "a.png"

@@ -60,7 +60,7 @@ def read_panoptic_png(path: Path, what: str = "panoptic PNG") -> np.ndarray:
         colours = kornia_rs.io.decode_image_png_u8(content, (height, width), _MODES[colour])
     except Exception as error:  # it raises no narrower class
         raise DataError(f"The {what} {path} cannot be decoded, it may be truncated: {error}.") from error
-    return decode_ids(colours[..., :3])
+    return decode_ids(colours)
 
 
 def _why_no_ids(content: bytes, path: Path, what: str) -> str:

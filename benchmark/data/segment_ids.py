@@ -9,9 +9,9 @@ MAX_ID = 256**3 - 1
 
 
 def decode_ids(rgb: np.ndarray) -> np.ndarray:
-    """(H, W) int64 segment ids of (H, W, 3) uint8 colours: R + 256 G + 65536 B."""
-    height, width, _ = rgb.shape
-    colours = np.ascontiguousarray(rgb)
+    """(H, W) int64 segment ids of uint8 colours: R + 256 G + 65536 B. Of (H, W, 4) colours the last channel is not read."""
+    height, width = rgb.shape[:2]
+    colours = np.ascontiguousarray(rgb[..., :3])
     ids = np.empty(height * width, dtype=np.int64)
     if ids.size:
         # Little-endian numbers of 32 bits that begin at every third byte: their highest byte is the next pixel's red. The

@@ -137,7 +137,7 @@ class LogitsToMasks(nn.Module):
         weights = self.fuse.weight.flatten(1).chunk(len(self.per_level), dim=1)
         slices = logits.split([h * w for h, w in memory.sizes], dim=-1)
         for level, (convolution, weight, part) in enumerate(zip(self.per_level, weights, slices, strict=True)):
-            # One product of matrices over all positions: convolutions of so few channels take ten times as long on a CPU.
+            # One product of matrices over all positions: on a CPU, convolutions of so few channels take many times as long.
             positions = part.transpose(0, 1).flatten(1)  # (heads, B N h w)
             hidden = torch.addmm(convolution.bias[:, None], convolution.weight.flatten(1), positions).relu()
             fused = (weight @ hidden).view(batch, queries, *memory.sizes[level])

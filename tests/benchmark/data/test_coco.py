@@ -22,6 +22,8 @@ from tests.benchmark.data.conftest import SHARED, toy_ids
 def test_codec_is_lossless(ids):
     colours = encode_ids(ids)
     assert np.array_equal(decode_ids(colours), ids)
+    with_alpha = np.concatenate([colours, np.full((*ids.shape, 1), 255, np.uint8)], axis=-1)
+    assert np.array_equal(decode_ids(with_alpha), ids)
     assert np.array_equal(decode_ids(colours[:, ::-1]), ids[:, ::-1])
     red, green, blue = (int(c) for c in colours[0, 0])
     assert red + 256 * green + 65536 * blue == ids[0, 0]

@@ -4,7 +4,7 @@
                         outside), table.md, table.tex, table.csv, gallery/*.png and sources.json; it replaces an older one
     grid=all            the reports of all grids, and the reproduction tables
     (no grid)           the reproduction tables alone: reproduction_<scale>.md, every number and claim of the papers beside
-                        ours; says which reports are stale
+                        ours, and claims.md, the verdicts at every scale; says which reports are stale
     format=FORMAT       markdown, latex or csv: print a grid's table in this form and write nothing
     check=true          write nothing; say which reports are stale, exit status 1 if any is
     photographs=false   leave the photographs out of the gallery: points, labels, maps and outlines alone

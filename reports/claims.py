@@ -189,10 +189,10 @@ def evidence(comparison: Comparison) -> str:
     parts = [f"n = {comparison.seeds}"]
     for what, interval in (("seeds", comparison.over_seeds), ("images", comparison.over_images)):
         if interval is not None:
-            parts.append(f"{what} {_signed(interval.low)} to {_signed(interval.high)}")
-    return f"{_signed(comparison.difference)} ({'; '.join(parts)})"
+            parts.append(f"{what} {signed_points(interval.low)} to {signed_points(interval.high)}")
+    return f"{signed_points(comparison.difference)} ({'; '.join(parts)})"
 
 
-def _signed(value: float) -> str:
-    """Points with their sign; nothing is +0.0."""
+def signed_points(value: float) -> str:
+    """A difference of qualities in points, with its sign; nothing is +0.0."""
     return f"{round(100 * value, 1) + 0.0:+.1f}"

@@ -1,6 +1,6 @@
 """What reproduces at one scale: every number and claim of the papers beside ours, over all grids of a results folder.
 
-`write_reproductions` writes ``reproduction_<scale>.md`` for every scale that has runs.
+`write_reproductions` writes ``reproduction_<scale>.md`` for every scale that has runs, and ``claims.md`` over all of them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmark.papers import METRICS, Paper, PaperRow, PaperTable, load_paper, paper_names
 from benchmark.runs import write_text_atomically
+from reports import every_claim
 from reports.claims import JudgedClaim, judge_claims, member_names, scale_of
 from reports.grids import grid_names, load_grid
 from reports.papers import Reference
@@ -45,7 +46,8 @@ class Found:
 
 
 def write_reproductions(results_dir: Path, folder: Path) -> list[Path]:
-    """Write the reproduction table of every scale that a results folder has runs at; returns the files, sorted by scale."""
+    """Write the reproduction table of every scale that a results folder has runs at, and the verdicts on all claims; returns
+    the files, those of the scales sorted and first."""
     tables = {name: _table(results_dir, name) for name in grid_names(results_dir)}
     scales = sorted({scale for _, table in tables.values() for row in table.rows if (scale := scale_of([row]))})
     paths = []
@@ -53,6 +55,8 @@ def write_reproductions(results_dir: Path, folder: Path) -> list[Path]:
         path = folder / f"reproduction_{scale}.md"
         write_text_atomically(path, reproduction(scale, tables))
         paths.append(path)
+    paths.append(folder / every_claim.FILE)
+    write_text_atomically(paths[-1], every_claim.every_claim({name: claims for name, (claims, _) in tables.items()}))
     return paths
 
 

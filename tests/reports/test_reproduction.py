@@ -15,8 +15,8 @@ from tests.reports.sweep import record, write_ablation, write_run
 
 @pytest.fixture(scope="module")
 def text(ablation, tmp_path_factory):
-    (path,) = write_reproductions(ablation, tmp_path_factory.mktemp("to"))
-    assert path.name == "reproduction_paper.md"
+    path, claims = write_reproductions(ablation, tmp_path_factory.mktemp("to"))
+    assert (path.name, claims.name) == ("reproduction_paper.md", "claims.md")
     return path.read_text(encoding="utf-8")
 
 
@@ -44,7 +44,7 @@ def test_numbers_without_a_cell_are_not_run(text):
 
 
 def test_claims_of_a_composed_grid_are_told_once(composed):
-    (path,) = write_reproductions(composed, composed / "to")
+    path, _ = write_reproductions(composed, composed / "to")
     text = path.read_text()
     for sentence in ("80 Sinkhorn iterations are best.", "Centroid unit numbers are best."):
         assert text.count(f"| {sentence}") == 1, sentence
@@ -62,7 +62,7 @@ def test_every_scale_has_a_table_and_the_row_with_most_seeds_counts(tmp_path):
     cells = [{"run_id": "alone", "axes": {"a": "1"}}, {"run_id": once, "axes": {"a": "2"}, "paper_row": "80"}]
     content = {"runs": ["alone", once], "paper_table": "point2mask/A2", "cells": cells}
     (tmp_path / "r" / "z" / "grid.json").write_text(json.dumps(content))
-    demo, paper = write_reproductions(tmp_path / "r", tmp_path / "to")
+    demo, paper, _ = write_reproductions(tmp_path / "r", tmp_path / "to")
     assert (demo.name, paper.name) == ("reproduction_demo.md", "reproduction_paper.md")
     assert "(n=3)" in paper.read_text() and "(n=1)" not in paper.read_text()
     assert "stands for: none" in demo.read_text()

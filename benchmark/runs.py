@@ -41,9 +41,11 @@ NOT_IDENTITY = (
     "schedule.log_every",
     "schedule.checkpoint_every",
     "evaluation.gallery_images",
+    "learned_maps",
 )
 """Config keys that say where and how a run is executed, not what it computes. The data themselves enter a run's identity
-through the fingerprint of the point labels, which holds the fingerprint of the data they were drawn from."""
+through the fingerprint of the point labels, which holds the fingerprint of the data they were drawn from. ``learned_maps``
+are defaults that keys of some methods take over; those keys are part of it."""
 _NOT_IDENTITY = frozenset(NOT_IDENTITY)
 _PLACES = {"points_folder": frozenset(("dataset.images", "dataset.categories", "dataset.val"))}
 """Further such keys of some kinds of data sets: where their files lie. (Of other kinds, ``dataset.images`` is a pattern.)"""

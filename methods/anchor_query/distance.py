@@ -5,6 +5,7 @@ n counts anchors (one per target, or per labelled pixel), i the cells of the 1/8
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -42,6 +43,28 @@ def anchor_distances(logits: Tensor, bias: Tensor) -> Tensor:
     """
     bias = bias if bias.dim() == logits.dim() else bias[..., None]
     return F.softplus(bias.float() - logits)
+
+
+def squared_distances(queries: Tensor, keys: Tensor, head_weights: Tensor) -> Tensor:
+    """``sum_g |w_g| ||q_gn - k_gi||^2 / sqrt(D / G)``: twice the `attention_logits` of weights |w|, taken from the norms.
+
+    Unlike a softplus of the logits it does not flatten where two anchors are both near: what tells them apart in the
+    softmax over n is linear in the logits.
+
+    Args:
+        queries: (..., N, D) projected anchors.
+        keys: (..., S, D) projected cells.
+        head_weights: (G,) w, where G divides D.
+
+    Returns:
+        (..., N, S) float32, >= 0. Computed in float32 also under autocast, as it is a difference of large numbers.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        queries, keys, weights = queries.float(), keys.float(), head_weights.float().abs()
+        width = queries.shape[-1] // len(weights)
+        per_channel = weights.repeat_interleave(width) * width**-0.5
+        norms = (queries.square() @ per_channel)[..., None] + (keys.square() @ per_channel)[..., None, :]
+        return (norms - 2 * attention_logits(queries, keys, weights)).clamp(min=0)
 
 
 def assignment_logits(distances: Tensor, temperature: Tensor | float, present: Tensor) -> Tensor:

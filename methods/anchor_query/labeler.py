@@ -12,7 +12,7 @@ from methods.anchor_query.anchors import has_points
 from methods.anchor_query.branch import AnchorBranch, AnchorMaps, AnchorOptions
 from methods.anchor_query.distance import assignment_logits, point_hinge
 from methods.anchor_query.hand_made import TransportSolver, at_pixels, target_supplies, transported
-from methods.anchor_query.rounds import RoundOptions
+from methods.anchor_query.rounds import Form, RoundOptions
 from methods.base.dense_labels import dense_labels
 from methods.base.embedding import Projection
 from methods.base.evidence import Evidence, euclidean, largest, least, valid_part
@@ -38,6 +38,7 @@ from methods.ops.rasterize import grid_size, resample
 
 CHOICES = {
     "distance": ("attention", "euclidean", "geodesic", "transport"),
+    "form": ("squared", "softplus"),
     "anchor_start": ("max", "mean", "embedding"),
     "anchor_per": ("target", "point"),
     "spatial_prior": ("none", "learned"),
@@ -54,20 +55,21 @@ PATH_DISTANCES = {
 class AnchorQuery(PseudoLabeler):
     """Anchor-query distance, our reading of EPLD (Li, Fan and Zhang, ECCV 2024), whose body could not be read.
 
-    Each target becomes an anchor, pooled from the features at its labelled cells. Cross-attention logits between anchors and
-    cells are distances; each pixel takes the target at the smallest one. In rounds, anchors collect the cells that are
-    nearest to them and see each other. See the README of this folder.
+    Each target becomes an anchor, pooled from the features at its labelled cells. Anchors and cells have learned distances,
+    as queries and keys of a cross-attention; each pixel takes the target at the smallest one. In rounds, anchors collect the
+    cells that are nearest to them and see each other. See the README of this folder.
 
     Args:
         categories: of the data set.
         channels: width of the encoder's maps.
         distance: ``"attention"`` is learned; ``"euclidean"``, ``"geodesic"`` and ``"transport"`` are made by rule, and only
             the auxiliary branch is trained.
+        form: how queries and keys become a distance, see `DistanceHead`.
         heads, feedforward, norm_epsilon: widths of the rounds' layers.
         projector: what the pixel features are made from.
         anchor_start, anchor_per: what the anchors are, see `AnchorOptions`.
         rounds, shared_rounds, aggregation, enhancement, temperature, learn_temperature: see `RoundOptions`.
-        spatial_prior: ``"learned"`` adds a learned multiple of the Euclidean distance inside the softplus.
+        spatial_prior: ``"learned"`` adds a learned multiple of the Euclidean distance, inside a softplus.
         partial_weight, color_weight: losses of the distances to the targets, each summed over the rounds.
         self_training_weight: cross-entropy to the own nearest target, last round.
         hinge_weight, hinge_margin: see `point_hinge`, summed over the rounds.
@@ -83,8 +85,8 @@ class AnchorQuery(PseudoLabeler):
         transport: how transport is solved.
         empty_box: side of the box of a target that got no pixel, a share of the image's.
         distance_stage: share of the run in which the head is not trained (two stages).
-        warmup: share of the run, after that stage, over which the losses of the head grow linearly; those of self-training
-            grow from the start.
+        warmup: share of the run, after that stage, over which the losses of the head grow linearly.
+        self_training_warmup: share of the run over which self-training grows linearly; None for ``warmup``.
 
     Raises:
         ValueError: an unknown word, or a distance along paths without the auxiliary branch that they need.
@@ -94,9 +96,9 @@ class AnchorQuery(PseudoLabeler):
 
     def __init__(
         self, categories: Categories, channels: int, *,
-        distance: Literal["attention", "euclidean", "geodesic", "transport"] = "attention",
+        distance: Literal["attention", "euclidean", "geodesic", "transport"] = "attention", form: Form = "squared",
         heads: int = 8, feedforward: int = 1024, norm_epsilon: float = NORM_EPSILON,
-        projector: Projection = Projection(3, ("map",)),
+        projector: Projection = Projection(3, ("map", "position")),
         anchor_start: Literal["max", "mean", "embedding"] = "max", anchor_per: Literal["target", "point"] = "target",
         rounds: int = 3, shared_rounds: bool = False, aggregation: bool = True, enhancement: bool = True,
         temperature: float = 1.0, learn_temperature: bool = False, spatial_prior: Literal["none", "learned"] = "none",
@@ -108,6 +110,7 @@ class AnchorQuery(PseudoLabeler):
         lambda_edge: float = 0.1, sobel: Sobel = Sobel(), stride: int | None = None,
         transport: TransportSolver = TransportSolver(),
         empty_box: float = EMPTY_BOX, distance_stage: float = 0.0, warmup: float = 0.05,
+        self_training_warmup: float | None = None,
     ):
         super().__init__(categories, channels)
         given = locals()
@@ -121,7 +124,7 @@ class AnchorQuery(PseudoLabeler):
                 "not be 0."
             )
         options = RoundOptions(
-            rounds, shared_rounds, aggregation, enhancement, temperature, learn_temperature, spatial_prior == "learned"
+            rounds, shared_rounds, aggregation, enhancement, temperature, learn_temperature, spatial_prior == "learned", form
         )
         anchors = AnchorOptions(anchor_start, anchor_per, dilation, reference_side)
         self.branch = None
@@ -140,6 +143,7 @@ class AnchorQuery(PseudoLabeler):
         self.dilation, self.reference_side = dilation, reference_side
         self.lambda_edge, self.sobel, self.stride, self.solver = lambda_edge, sobel, stride, transport
         self.empty_box, self.distance_stage, self.warmup = empty_box, distance_stage, warmup
+        self.self_training_warmup = warmup if self_training_warmup is None else self_training_warmup
 
     def predict_maps(self, features: Features | None, batch: PointBatch) -> AnchorMaps | None:
         return None if self.branch is None else self.branch(features, batch)
@@ -239,7 +243,7 @@ class AnchorQuery(PseudoLabeler):
         if maps is None:
             return {}
         pairs, valid = self.color_prior.of(batch, tuple(maps.labels.shape[-2:]))
-        color, own = progress.warmup(self.color_warmup), progress.warmup(self.warmup)
+        color, own = progress.warmup(self.color_warmup), progress.warmup(self.self_training_warmup)
         losses: dict[str, Tensor] = {}
         if maps.instance:
             known = Supervision.of(maps.labels, pairs, valid, has_choice(maps.present))

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.anchor_query.anchors import Anchors
-from methods.anchor_query.distance import aggregated, anchor_distances, attention_logits, soft_assignment
+from methods.anchor_query.distance import (
+    aggregated,
+    anchor_distances,
+    attention_logits,
+    soft_assignment,
+    squared_distances,
+)
+
+Form = Literal["squared", "softplus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +40,24 @@ class Cells:
 
 
 class DistanceHead(nn.Module):
-    """Distance by cross-attention logits; see `attention_logits` and `anchor_distances`.
+    """Distance of projected anchors and cells, as queries and keys of a cross-attention with several heads.
+
+    ``"squared"``: `squared_distances` plus ``softplus(b)``, b the bias of the class; ``"softplus"``: ``softplus(b - logit)``
+    of the `attention_logits` (`anchor_distances`), which hardly tells two anchors apart at a cell that is near to both.
 
     Args:
         channels: width D, divisible by ``heads``.
         heads: attention heads, whose weights start at 1 / heads.
         num_classes: classes, each with a bias that starts at 0.
-        spatial: a learned factor, starting at 0, adds the Euclidean distance to the anchor's points.
+        spatial: a learned factor, starting at 0, adds the Euclidean distance to the anchor's points to b.
+        form: as above.
     """
 
-    def __init__(self, channels: int, heads: int, num_classes: int, spatial: bool):
+    def __init__(self, channels: int, heads: int, num_classes: int, spatial: bool, form: Form = "squared"):
         super().__init__()
         if channels % heads:
             raise ValueError(f"Anchor distances: {channels} channels do not divide into {heads} heads; change one of them.")
+        self.form = form
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
         self.head_weights = nn.Parameter(torch.full((heads,), 1 / heads))
@@ -51,11 +66,15 @@ class DistanceHead(nn.Module):
 
     def forward(self, anchors: Anchors, keys: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, M, h, w) float32 distances >= 0 from keys (B, S, D)."""
-        logits = attention_logits(self.query(anchors.vectors), keys, self.head_weights)
+        queries = self.query(anchors.vectors)
         bias = self.class_bias[anchors.classes][..., None]
         if self.spatial is not None and anchors.offsets is not None:
             bias = bias + self.spatial * anchors.offsets.flatten(2)
-        return anchor_distances(logits, bias).unflatten(-1, grid)
+        if self.form == "squared":
+            distances = squared_distances(queries, keys, self.head_weights) + F.softplus(bias.float())
+        else:
+            distances = anchor_distances(attention_logits(queries, keys, self.head_weights), bias)
+        return distances.unflatten(-1, grid)
 
 
 class Aggregation(nn.Module):
@@ -101,7 +120,7 @@ class RoundOptions:
         aggregation, enhancement: what happens to the anchors between two rounds.
         temperature: τ of the soft assignment, > 0.
         learn_temperature: start at τ and train it.
-        spatial: see `DistanceHead`.
+        spatial, form: see `DistanceHead`.
     """
 
     count: int = 3
@@ -111,6 +130,7 @@ class RoundOptions:
     temperature: float = 1.0
     learn_temperature: bool = False
     spatial: bool = False
+    form: Form = "squared"
 
     def __post_init__(self):
         if self.count < 1:
@@ -135,7 +155,7 @@ class AnchorRounds(nn.Module):
         self.count = options.count
         rounds, updates = (1, min(1, options.count - 1)) if options.shared else (options.count, options.count - 1)
         self.distances = nn.ModuleList(
-            DistanceHead(channels, heads, num_classes, options.spatial) for _ in range(rounds)
+            DistanceHead(channels, heads, num_classes, options.spatial, options.form) for _ in range(rounds)
         )
         self.aggregations = nn.ModuleList(
             Aggregation(channels, norm_epsilon) for _ in range(updates if options.aggregation else 0)

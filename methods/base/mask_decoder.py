@@ -2,7 +2,8 @@
 
 The things decoder of the panoptic head has no self-attention, so that every instance is segmented on its own; decoders of
 class queries (stuff, semantic branch) have it. Layers are post-norm. Follows the mask decoder of the PSPS and Point2Mask
-released code: no positional embedding on the keys, padded keys never attended, no sigmoid on the masks.
+released code: no positional embedding on the keys, padded keys never attended, no sigmoid on the masks. Both can be told
+otherwise for a branch whose queries have to find a place (`MaskDecoder`, ``key_positions`` and ``rectify``).
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ class MaskDecoding:
     """Output of a `MaskDecoder`.
 
     Attributes:
-        masks: one (B, N, h, w) per layer, values in [0, inf), foreground where above 0.5; (h, w) is the size of the finest
-            encoder map. Zero in the padding and for padded queries.
+        masks: one (B, N, h, w) per layer, values in [0, inf), foreground where above 0.5 (logits of any sign where the
+            decoder does not ``rectify``); (h, w) is the size of the finest encoder map. Zero in the padding and for padded
+            queries.
         queries: one (B, N, D) per layer that updates its queries.
     """
 
@@ -74,7 +76,7 @@ class MaskAttention(nn.Module):
 
         Args:
             queries: (B, N, D).
-            memory: S keys, which are the values too.
+            memory: S tokens, the values; its ``keys`` are the tokens too, with or without their places.
 
         Returns:
             The projected attention output (B, N, D), None without ``attend``; padded keys have weight 0.
@@ -84,7 +86,7 @@ class MaskAttention(nn.Module):
         if self.heads * queries.shape[1] <= queries.shape[2]:
             return self._of_few(query, memory)
         # A zero key has a zero logit: what the mask path wants at padded keys, at the cost of one key-sized copy.
-        key = self._split(self.key(memory.tokens).masked_fill(memory.padding[..., None], 0))
+        key = self._split(self.key(memory.keys).masked_fill(memory.padding[..., None], 0))
         logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         if self.value is None or self.output is None:
             return None, logits
@@ -108,7 +110,7 @@ class MaskAttention(nn.Module):
         count = query.shape[2]
         towards = query @ self.key.weight.unflatten(0, (self.heads, -1))  # (B, heads, N, D)
         offset = query @ self.key.bias.unflatten(0, (self.heads, -1))[..., None]  # (B, heads, N, 1)
-        logits = torch.baddbmm(offset.flatten(1, 2), towards.flatten(1, 2), memory.tokens.transpose(1, 2))
+        logits = torch.baddbmm(offset.flatten(1, 2), towards.flatten(1, 2), memory.keys.transpose(1, 2))
         padding = memory.padding[:, None]
         masked = logits.masked_fill(padding, 0).unflatten(1, (self.heads, count))
         if self.value is None or self.output is None:
@@ -120,15 +122,21 @@ class MaskAttention(nn.Module):
 
 class LogitsToMasks(nn.Module):
     """Masks from attention logits: per level a 1x1 convolution over the heads and ReLU, resized to the finest level,
-    concatenated, fused by a 1x1 convolution and ReLU."""
+    concatenated, fused by a 1x1 convolution and ReLU.
 
-    def __init__(self, heads: int, levels: int):
+    Args:
+        heads, levels: of the logits.
+        rectify: False leaves the last ReLU away.
+    """
+
+    def __init__(self, heads: int, levels: int, rectify: bool = True):
         super().__init__()
+        self.rectify = rectify
         self.per_level = nn.ModuleList([nn.Conv2d(heads, heads, 1) for _ in range(levels)])
         self.fuse = nn.Conv2d(heads * levels, 1, 1)
 
     def forward(self, logits: Tensor, memory: Memory) -> Tensor:
-        """(B, heads, N, S) logits to (B, N, h, w) masks in [0, inf), zero in the padding."""
+        """(B, heads, N, S) logits to (B, N, h, w) masks, in [0, inf) if rectified; zero in the padding."""
         batch, _, queries, _ = logits.shape
         height, width = memory.sizes[0]
         total = self.fuse.bias[:, None, None, None]
@@ -145,7 +153,7 @@ class LogitsToMasks(nn.Module):
                 fused = F.interpolate(fused, size=(height, width), mode="bilinear", align_corners=False)
             total = total + fused
         finest_padding = memory.padding[:, : height * width].unflatten(-1, (height, width))
-        return total.relu().masked_fill(finest_padding[:, None], 0)
+        return (total.relu() if self.rectify else total).masked_fill(finest_padding[:, None], 0)
 
 
 class MaskDecoderLayer(nn.Module):
@@ -156,17 +164,18 @@ class MaskDecoderLayer(nn.Module):
         self_attention: whether the queries see each other.
         norm_epsilon: ε of the layer norms.
         update: False makes an attention-only layer that gives masks and leaves the queries as they are.
+        rectify: see `LogitsToMasks`.
     """
 
     def __init__(
         self, channels: int, heads: int, levels: int, feedforward: int, self_attention: bool, norm_epsilon: float,
-        update: bool = True,
+        update: bool = True, rectify: bool = True,
     ):
         super().__init__()
         self.self_attention = nn.MultiheadAttention(channels, heads, batch_first=True) if self_attention else None
         self.self_attention_norm = nn.LayerNorm(channels, norm_epsilon) if self_attention else None
         self.cross_attention = MaskAttention(channels, heads, attend=update)
-        self.to_masks = LogitsToMasks(heads, levels)
+        self.to_masks = LogitsToMasks(heads, levels, rectify)
         self.update = update
         if update:
             self.cross_attention_norm = nn.LayerNorm(channels, norm_epsilon)
@@ -204,17 +213,22 @@ class MaskDecoder(nn.Module):
         self_attention: whether queries see each other (class queries do, instances do not).
         norm_epsilon: ε of the layer norms.
         update_last: False when nobody reads the queries of the last layer; it then has no parameters without a gradient.
+        key_positions: keys have the sine encoding of their place added (DETR), values do not. The released codes add none:
+            six encoder layers tell a token where it is; one or two hardly do.
+        rectify: False leaves the last ReLU of the masks away, so that they are logits of either sign. A map that starts at
+            zero everywhere behind that ReLU gets no gradient.
     """
 
     def __init__(
         self, channels: int = 256, layers: int = 4, heads: int = 8, levels: int = 3, feedforward: int = 1024,
         self_attention: bool = False, norm_epsilon: float = NORM_EPSILON, update_last: bool = True,
+        key_positions: bool = False, rectify: bool = True,
     ):
         super().__init__()
-        self.levels = levels
+        self.levels, self.key_positions = levels, key_positions
         self.layers = nn.ModuleList([
             MaskDecoderLayer(
-                channels, heads, levels, feedforward, self_attention, norm_epsilon, update_last or i < layers - 1
+                channels, heads, levels, feedforward, self_attention, norm_epsilon, update_last or i < layers - 1, rectify
             )
             for i in range(layers)
         ])
@@ -237,7 +251,7 @@ class MaskDecoder(nn.Module):
                 masks are 0.
             last_only: skip the masks of all layers but the last (inference); both output lists then have one entry.
         """
-        memory = Memory.of(features, self.levels)
+        memory = Memory.of(features, self.levels, self.key_positions)
         seen = None
         if query_padding is not None:
             # A softmax over no key at all is NaN: an image without any real query lets its padding see itself.

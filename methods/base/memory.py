@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,11 +38,18 @@ class Memory:
         tokens: (B, S, D), levels one after the other, finest first.
         padding: (B, S) bool, True where padded.
         sizes: (height, width) of each level; S is the sum of their products.
+        placed: (B, S, D) tokens with the sine encoding of their place added; None where no attention asks for it.
     """
 
     tokens: Tensor
     padding: Tensor
     sizes: list[tuple[int, int]]
+    placed: Tensor | None = None
+
+    @property
+    def keys(self) -> Tensor:
+        """(B, S, D) what queries are compared with: the ``placed`` tokens if there are any, else the tokens."""
+        return self.tokens if self.placed is None else self.placed
 
     @classmethod
     def of_maps(cls, maps: Sequence[Tensor], padding: Sequence[Tensor]) -> Memory:
@@ -51,14 +58,15 @@ class Memory:
         return cls(flattened(maps), torch.cat([p.flatten(1) for p in padding], dim=1), sizes)
 
     @classmethod
-    def of(cls, features: Features, levels: int) -> Memory:
-        """The finest ``levels`` maps of an encoder; ValueError if it has fewer."""
+    def of(cls, features: Features, levels: int, placed: bool = False) -> Memory:
+        """The finest ``levels`` maps of an encoder, ``placed`` or not; ValueError if it has fewer."""
         if len(features.maps) < levels:
             raise ValueError(
                 f"The decoder reads {levels} encoder levels but the features have {len(features.maps)}; "
                 "lower the decoder's 'levels' or add encoder levels."
             )
-        return cls.of_maps(features.maps[:levels], features.padding[:levels])
+        memory = cls.of_maps(features.maps[:levels], features.padding[:levels])
+        return replace(memory, placed=memory.tokens + flattened(features.positions[:levels])) if placed else memory
 
     def layout(self) -> tuple[Tensor, Tensor]:
         """(levels, 2) int64 heights and widths, and (levels,) int64 places of the levels' first tokens."""

@@ -16,19 +16,21 @@ class MaskReader(nn.Module):
 
     Args:
         num_classes: K.
-        channels, layers, heads, feedforward, levels, self_attention, norm_epsilon: of the `MaskDecoder`. Its last layer
-            makes masks only, as nobody reads its queries.
+        channels, layers, heads, feedforward, levels, self_attention, norm_epsilon, key_positions, rectify: of the
+            `MaskDecoder`. Its last layer makes masks only, as nobody reads its queries.
         intermediate: every layer makes masks; False: only the last, and the others have no parameters for it.
     """
 
     def __init__(
         self, num_classes: int, channels: int, layers: int = 6, heads: int = 8, feedforward: int = 1024, levels: int = 3,
         self_attention: bool = True, norm_epsilon: float = NORM_EPSILON, intermediate: bool = True,
+        key_positions: bool = False, rectify: bool = True,
     ):
         super().__init__()
         self.last_only = not intermediate
         self.decoder = MaskDecoder(
-            channels, layers, heads, levels, feedforward, self_attention, norm_epsilon, update_last=False
+            channels, layers, heads, levels, feedforward, self_attention, norm_epsilon, update_last=False,
+            key_positions=key_positions, rectify=rectify,
         )
         if self.last_only:
             for layer in self.decoder.layers[:-1]:

@@ -66,10 +66,12 @@ class FDD(PseudoLabeler):
     Args:
         categories: of the data set.
         channels: width of the encoder's maps.
-        layers, heads, feedforward, levels, norm_epsilon, self_attention: the decoders, see `MaskDecoder`.
+        layers, heads, feedforward, levels, norm_epsilon, self_attention, key_positions, rectify: the decoders, see
+            `MaskDecoder`.
         intermediate: supervise every layer; False: only the last.
         generator: what the query generator reads.
         generator_kernel: side of its convolutions in cells.
+        query_norm: queries get mean 0 and variance 1, see `padded_queries`.
         query_features: ``"projected"`` encoder maps, or a ``"learned"`` embedding of places (Table 4).
         learned_size: height and width of that embedding.
         injection: generated vectors are the ``"query"`` or the ``"position"`` of a target (Table 3).
@@ -87,7 +89,8 @@ class FDD(PseudoLabeler):
         keep_points: the dilated points overrule the argmax.
         stuff_threshold: pixels of a stuff target of a lower probability are void.
         empty_box: side of the box of a target that got no pixel, a share of the image's.
-        warmup: share of the run over which the losses that the pseudo labels supervise grow linearly.
+        warmup: share of the run over which the losses of the head grow linearly.
+        self_training_warmup: share of the run over which self-training grows linearly; None for ``warmup``.
 
     Raises:
         ValueError: unknown ``query_features``, ``injection`` or ``panoptic_labels``.
@@ -96,8 +99,9 @@ class FDD(PseudoLabeler):
     def __init__(
         self, categories: Categories, channels: int, *,
         layers: int = 6, heads: int = 8, feedforward: int = 1024, levels: int = 3, norm_epsilon: float = NORM_EPSILON,
-        self_attention: bool = True, intermediate: bool = True,
+        self_attention: bool = True, key_positions: bool = False, rectify: bool = True, intermediate: bool = True,
         generator: Projection = Projection(1, ("map",)), generator_kernel: int = 1,
+        query_norm: bool = False,
         query_features: Literal["projected", "learned"] = "projected", learned_size: Sequence[int] = (75, 100),
         injection: Literal["query", "position"] = "query", share_layers: bool = True, share_positions: bool = True,
         partial_weight: float = 1.0, color_weight: float = 3.0, self_training_weight: float = 1.0,
@@ -107,6 +111,7 @@ class FDD(PseudoLabeler):
         mask_border: bool = True, color_warmup: float = 0.0, dilation: int = 17, reference_side: int | None = 600,
         panoptic_labels: Literal["pseudo", "points"] = "pseudo", point_box: int = 400, keep_points: bool = False,
         stuff_threshold: float = 0.0, empty_box: float = EMPTY_BOX, warmup: float = 0.05,
+        self_training_warmup: float | None = None,
     ):
         super().__init__(categories, channels)
         _check("query_features", query_features, QUERY_FEATURES)
@@ -115,10 +120,11 @@ class FDD(PseudoLabeler):
         self.query_features = (
             LearnedMap(channels, learned_size) if learned else QueryFeatures(channels, generator, generator_kernel)
         )
+        self.query_norm = query_norm
         self.branches = Branches(
             len(categories), channels, share_layers, share_positions, injection, layers=layers, heads=heads,
             feedforward=feedforward, levels=levels, self_attention=self_attention, norm_epsilon=norm_epsilon,
-            intermediate=intermediate,
+            key_positions=key_positions, rectify=rectify, intermediate=intermediate,
         )
         self.objective = PointObjective(partial_weight, color_weight, self_training_weight)
         self.semantic_objective = PointObjective(
@@ -128,6 +134,7 @@ class FDD(PseudoLabeler):
             color_kernel, color_dilation, color_threshold, color_falloff, mask_border, reference_side
         )
         self.lambda_sem, self.color_warmup, self.warmup = lambda_sem, color_warmup, warmup
+        self.self_training_warmup = warmup if self_training_warmup is None else self_training_warmup
         self.dilation, self.reference_side = dilation, reference_side
         self.from_points, self.point_box, self.keep_points = panoptic_labels == "points", point_box, keep_points
         self.stuff_threshold, self.empty_box = stuff_threshold, empty_box
@@ -140,7 +147,7 @@ class FDD(PseudoLabeler):
         ])
         classes = filled([points.classes for points in batch.points])
         present = filled([torch.ones_like(points.is_thing) for points in batch.points], value=False)
-        queries = padded_queries(self.query_features(features), labels, present)
+        queries = padded_queries(self.query_features(features), labels, present, normalise=self.query_norm)
         return FDDMaps(
             self.branches.instances(features, queries, classes, present),
             self.branches.semantics(features), labels, classes, present,
@@ -188,7 +195,7 @@ class FDD(PseudoLabeler):
         self, maps: FDDMaps, labels: list[PseudoLabels], batch: PointBatch, progress: Progress
     ) -> dict[str, Tensor]:
         grid = tuple(maps.labels.shape[-2:])
-        factors = progress.warmup(self.color_warmup), progress.warmup(self.warmup)
+        factors = progress.warmup(self.color_warmup), progress.warmup(self.self_training_warmup)
         pairs, valid = self.color_prior.of(batch, grid)
         of_targets = Supervision.of(maps.labels, pairs, valid, has_choice(maps.present))
         of_classes = Supervision.of(class_label_maps(maps.labels, maps.classes), pairs, valid, maps.present.any(dim=1))

@@ -59,7 +59,9 @@ class LearnedMap(nn.Module):
         return resized.expand(len(finest), -1, -1, -1)
 
 
-def padded_queries(features: Tensor, labels: Tensor, present: Tensor, pooling: Pooling = "max") -> Tensor:
+def padded_queries(
+    features: Tensor, labels: Tensor, present: Tensor, pooling: Pooling = "max", normalise: bool = False
+) -> Tensor:
     """`instance_queries` of a batch.
 
     Args:
@@ -67,9 +69,12 @@ def padded_queries(features: Tensor, labels: Tensor, present: Tensor, pooling: P
         labels: (B, h, w) int64 target of each cell, negative where unlabelled.
         present: (B, N) bool, targets that exist; N is the largest number of targets.
         pooling: see `instance_queries`.
+        normalise: give each query mean 0 and variance 1 over its D channels, the scale at which learned queries and
+            positions start.
 
     Returns:
         (B, N, D), zeros for targets that do not exist or have no cell.
     """
     images = zip(features, labels, strict=True)
-    return torch.stack([instance_queries(image, cells, present.shape[1], pooling) for image, cells in images])
+    queries = torch.stack([instance_queries(image, cells, present.shape[1], pooling) for image, cells in images])
+    return F.layer_norm(queries, queries.shape[-1:]) if normalise else queries

@@ -27,7 +27,7 @@ CELLS = {
     "fdd_lambda_sem": (10,) * 4, "fdd_sharing": (8,) * 4, "fdd_injection": (4,) * 4, "fdd_query_features": (4,) * 4,
     "fdd_self_training": (8,) * 4, "fdd_color_prior": (8,) * 4, "fdd_sampling": (6,) * 4, "fdd_supervision": (4,) * 4,
     "fdd_voc": (5,) * 4, "fdd_coco": (5,) * 4,
-    "anchor_rounds": (6,) * 4, "anchor_parts": (10,) * 4, "anchor_distance": (6,) * 4, "anchor_points": (3,) * 4,
+    "anchor_rounds": (6,) * 4, "anchor_parts": (10,) * 4, "anchor_distance": (8,) * 4, "anchor_points": (3,) * 4,
 }  # fmt: skip
 """Grid -> number of cells at each of SCALES."""
 

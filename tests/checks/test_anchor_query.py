@@ -18,6 +18,7 @@ from methods.anchor_query.distance import (
     nearest_of_owner,
     point_hinge,
     soft_assignment,
+    squared_distances,
 )
 from methods.anchor_query.labeler import AnchorQuery
 from methods.anchor_query.rounds import AnchorRounds, Cells, RoundOptions
@@ -63,10 +64,13 @@ EMBEDDING = torch.randn(5, D, generator=torch.Generator().manual_seed(9))
 
 
 @settings(max_examples=25, deadline=None)
-@given(count=st.integers(1, 6), filling=st.integers(0, 3), seed=st.integers(0, 2**31 - 1), tau=st.floats(0.2, 5))
-def test_check_1_distances_are_not_negative_and_the_nearest_is_the_most_probable(count, filling, seed, tau):
+@given(
+    count=st.integers(1, 6), filling=st.integers(0, 3), seed=st.integers(0, 2**31 - 1), tau=st.floats(0.2, 5),
+    form=st.sampled_from(["squared", "softplus"]),
+)  # fmt: skip
+def test_check_1_distances_are_not_negative_and_the_nearest_is_the_most_probable(count, filling, seed, tau, form):
     cells, anchors = case(count, seed, filling)
-    for distances in run(rounds(count=2), cells, anchors, EMBEDDING):
+    for distances in run(rounds(count=2, form=form), cells, anchors, EMBEDDING):
         assert (distances >= 0).all() and torch.isfinite(distances).all()
         probs = soft_assignment(distances, tau, anchors.present)
         torch.testing.assert_close(probs.sum(dim=1), torch.ones(1, *GRID))
@@ -113,6 +117,31 @@ def test_distances_are_the_softplus_of_a_fusion_over_heads():
             expected[n, i] = math.log1p(math.exp(0.1 * n - sum(w * a for w, a in zip(weights, per_head, strict=True))))
     found = anchor_distances(attention_logits(queries, keys, weights), 0.1 * torch.arange(3))
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_squared_distances_are_those_of_the_heads_weighted(dtype):
+    queries, keys, weights = torch.randn(2, 3, 8).to(dtype), torch.randn(2, 7, 8).to(dtype), torch.tensor([0.7, -0.2])
+    expected = torch.zeros(2, 3, 7)
+    for g in range(2):
+        heads = (each.double()[..., 4 * g : 4 * g + 4] for each in (queries, keys))
+        expected += abs(weights[g]) * torch.cdist(*heads).square() / 2
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = squared_distances(queries, keys, weights)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_where_two_anchors_are_near_squared_distances_still_tell_them_apart():
+    """A cell that fits both anchors, one of them better: logits 6 and 9 in either form."""
+    keys, queries, weights = torch.tensor([[3.0]]), torch.tensor([[2.0], [3.0]]), torch.ones(1)
+    logits = attention_logits(queries, keys, weights)
+    assert logits.flatten().tolist() == [6.0, 9.0]
+    probs = [
+        soft_assignment(each.view(1, 2, 1, 1), 1.0, ALL).flatten()
+        for each in (anchor_distances(logits, torch.zeros(2)), squared_distances(queries, keys, weights))
+    ]
+    assert probs[0][1] == pytest.approx(0.5, abs=1e-3) and probs[1][1] == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-6)
 
 
 def test_a_distance_can_tell_equal_cells_at_different_places_apart():
@@ -222,7 +251,7 @@ def test_check_9_a_single_round_has_no_weights_of_aggregation_and_enhancement(sh
 def test_one_round_is_the_cross_attention_of_a_mask_decoder_layer():
     """Without positions and with the same projections, the nearest anchor has the largest mean attention logit."""
     cells, anchors = case(4)
-    module, attention = rounds(count=1), MaskAttention(D, HEADS, attend=False)
+    module, attention = rounds(count=1, form="softplus"), MaskAttention(D, HEADS, attend=False)
     attention.query.load_state_dict(module.distances[0].query.state_dict())
     attention.key.load_state_dict(module.distances[0].key.state_dict())
     cells = Cells(cells.tokens, torch.zeros_like(cells.positions), cells.inside, GRID)

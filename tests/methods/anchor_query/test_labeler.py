@@ -20,7 +20,8 @@ SWITCHES = [
     {"spatial_prior": "learned", "anchor_per": "point"}, {"hinge_weight": 0.1}, {"lambda_sem": 0.0}, {"lambda_sem": 0.5},
     {"self_training_weight": 0.0}, {"color_weight": 0.0, "semantic_color_weight": 0.0}, {"mask_border": False},
     {"distance": "euclidean"}, {"distance": "geodesic"}, {"distance": "geodesic", "lambda_edge": 0.0},
-    {"distance": "transport"}, {"color_warmup": 1.0, "warmup": 0.5, "distance_stage": 0.25},
+    {"distance": "transport"}, {"color_warmup": 1.0, "warmup": 0.5, "distance_stage": 0.25}, {"form": "softplus"},
+    {"form": "softplus", "spatial_prior": "learned"}, {"self_training_warmup": 1.0},
 ]  # fmt: skip
 
 
@@ -265,9 +266,10 @@ def test_a_learned_temperature_starts_at_the_given_one_and_is_trained():
     assert math.isclose(float(small().branch.rounds.temperature), 1.0)
 
 
-def test_a_learned_spatial_prior_makes_far_cells_far():
+@pytest.mark.parametrize("form", ["squared", "softplus"])
+def test_a_learned_spatial_prior_makes_far_cells_far(form):
     batch = batch_of("P1")
-    labeler, features = small(spatial_prior="learned"), features_for(batch)
+    labeler, features = small(spatial_prior="learned", form=form), features_for(batch)
     plain = labeler.predict_maps(features, batch).instance[0]
     with torch.no_grad():
         labeler.branch.rounds.distances[0].spatial.fill_(50.0)
@@ -279,6 +281,7 @@ def test_a_learned_spatial_prior_makes_far_cells_far():
     ("options", "message"),
     [
         ({"distance": "manhattan"}, "no distance 'manhattan'; it is one of attention, euclidean, geodesic, transport"),
+        ({"form": "cosine"}, "no form 'cosine'; it is one of squared, softplus"),
         ({"anchor_start": "min"}, "no anchor_start 'min'.*max, mean, embedding"),
         ({"anchor_per": "pixel"}, "no anchor_per 'pixel'"),
         ({"spatial_prior": "fixed"}, "no spatial_prior 'fixed'"),

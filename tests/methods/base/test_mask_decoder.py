@@ -30,26 +30,33 @@ def test_last_only_equals_the_last_of_all():
     torch.testing.assert_close(last.queries[0], full.queries[-1])
 
 
-def test_masks_equal_the_literal_formulation():
+@pytest.mark.parametrize("rectify", [True, False])
+def test_masks_equal_the_literal_formulation(rectify):
     """Resize all heads, concatenate, fuse: what is computed after exchanging the fusion and the resize."""
     torch.manual_seed(1)
     features = random_features(SIZES)
     memory = Memory.of(features, 3)
-    to_masks = LogitsToMasks(heads=4, levels=3)
+    to_masks = LogitsToMasks(heads=4, levels=3, rectify=rectify)
     logits = torch.randn(2, 4, 5, memory.tokens.shape[1]).masked_fill(memory.padding[:, None, None], 0)
     parts = []
     for i, (part, (h, w)) in enumerate(zip(logits.split([96, 24, 6], dim=-1), memory.sizes, strict=True)):
         per_query = part.transpose(1, 2).reshape(10, 4, h, w)
         parts.append(F.interpolate(to_masks.per_level[i](per_query).relu(), size=(8, 12), mode="bilinear"))
-    expected = to_masks.fuse(torch.cat(parts, dim=1)).relu().view(2, 5, 8, 12) * ~features.padding[0][:, None]
-    assert expected.max() > 0
+    fused = to_masks.fuse(torch.cat(parts, dim=1))
+    expected = (fused.relu() if rectify else fused).view(2, 5, 8, 12) * ~features.padding[0][:, None]
+    assert expected.max() > 0 and (expected.min() < 0) != rectify
     torch.testing.assert_close(to_masks(logits, memory), expected)
 
 
+@pytest.mark.parametrize("placed", [False, True])
 @pytest.mark.parametrize("count", [1, 8, 9, 20])  # up to 8 queries, keys and values are not made: 4 heads, 32 channels
-def test_attention_equals_torch_multihead_attention(count):
+def test_attention_equals_torch_multihead_attention(count, placed):
     torch.manual_seed(2)
-    memory = Memory.of(random_features(SIZES), 3)
+    features = random_features(SIZES)
+    memory = Memory.of(features, 3, placed)
+    keys = torch.cat([m.flatten(2) for m in features.maps[:3]], dim=2).transpose(1, 2)
+    if placed:
+        keys = keys + torch.cat([p.flatten(2) for p in features.positions[:3]], dim=2).transpose(1, 2)
     attention, queries = MaskAttention(32, 4), torch.randn(2, count, 32)
     oracle = torch.nn.MultiheadAttention(32, 4, batch_first=True)
     with torch.no_grad():
@@ -58,7 +65,7 @@ def test_attention_equals_torch_multihead_attention(count):
         # A padded key is zeroed before the logits, and masked: neither changes what the others get.
     oracle.out_proj = attention.output
     expected, weights = oracle(
-        queries, memory.tokens, memory.tokens, key_padding_mask=memory.padding, average_attn_weights=False
+        queries, keys, memory.tokens, key_padding_mask=memory.padding, average_attn_weights=False
     )
     attended, logits = attention(queries, memory)
     torch.testing.assert_close(attended, expected, atol=1e-5, rtol=1e-5)
@@ -92,6 +99,30 @@ def test_few_queries_do_not_read_padding():
     memory.tokens.masked_fill_(memory.padding[..., None], 1e3)
     after = attention(queries, memory)
     torch.testing.assert_close(after, before)
+
+
+@pytest.mark.parametrize("key_positions", [False, True])
+def test_a_query_tells_equal_cells_apart_by_their_place_alone(key_positions):
+    features = random_features([(64, 96), (64, 96)])
+    for each in features.maps:
+        each.copy_(each[:, :, :1, :1].clone().expand_as(each))
+    masks = decoder(key_positions=key_positions, rectify=False)(features, torch.randn(2, 5, 32)).masks[-1]
+    assert (masks.flatten(2).std(dim=2) > 1e-3).all() == key_positions
+    assert key_positions or (masks.flatten(2).std(dim=2) < 1e-5).all()
+
+
+def test_a_map_behind_the_last_relu_can_start_dead_and_without_it_cannot():
+    """With a bias far below zero the rectified map is zero everywhere, and so is its gradient."""
+    features = random_features(SIZES)
+    for rectify in (True, False):
+        model = decoder(rectify=rectify)
+        with torch.no_grad():
+            for layer in model.layers:
+                layer.to_masks.fuse.bias.fill_(-1e3)
+        masks = model(features, torch.randn(2, 5, 32)).masks[-1]
+        masks.square().sum().backward()
+        dead = bool(masks.count_nonzero() == 0)
+        assert dead == rectify == bool(model.layers[-1].to_masks.fuse.weight.grad.count_nonzero() == 0)
 
 
 def test_content_of_padding_is_not_read():

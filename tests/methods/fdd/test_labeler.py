@@ -47,7 +47,9 @@ SWITCHES = [
     {"lambda_sem": 0.5}, {"lambda_sem": 0.0}, {"panoptic_labels": "points"}, {"keep_points": True}, {"stuff_threshold": 0.9},
     {"dilation": 33}, {"reference_side": None}, {"mask_border": False}, {"color_warmup": 2.0}, {"warmup": 2.0},
     {"color_kernel": 3}, {"color_dilation": 30}, {"color_threshold": 0.9}, {"color_falloff": 3.0}, {"partial_weight": 2.0},
-    {"semantic_partial_weight": 2.0}, {"levels": 2},
+    {"semantic_partial_weight": 2.0}, {"levels": 2}, {"key_positions": True}, {"rectify": False},
+    {"key_positions": True, "rectify": False, "generator": {"levels": 3, "inputs": ["map", "position"]}, "query_norm": True},
+    {"query_norm": True}, {"self_training_warmup": 2.0},
 ]  # fmt: skip
 
 
@@ -223,3 +225,13 @@ def test_options_reach_their_parts():
 def test_the_warm_up_is_one_epoch(scale, share):
     method = compose_run([f"scale={scale}", "method=fdd"])["method"]
     assert method["warmup"] == pytest.approx(share) and method["color_warmup"] == 0
+
+
+@pytest.mark.parametrize("scale, shallow", [("demo", True), ("mini", True), ("paper", False), ("paper_coco", False)])
+def test_targets_are_placed_and_maps_are_free_where_the_encoder_is_shallow(scale, shallow):
+    config = compose_run([f"scale={scale}", "method=fdd"])
+    method = config["method"]
+    assert (config["model"]["layers"] < 6) == method["key_positions"] == (not method["rectify"]) == shallow
+    generator = (method["generator"]["levels"], method["generator"]["inputs"], method["query_norm"])
+    assert generator == ((3, ["map", "position"], True) if shallow else (1, ["map"], False))
+    assert method["self_training_warmup"] == (0.6 if scale == "mini" else method["warmup"])

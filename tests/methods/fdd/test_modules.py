@@ -59,6 +59,16 @@ def test_queries_of_a_batch_are_those_of_its_images():
     assert (found[1, 2] == 0).all()
 
 
+def test_normalised_queries_have_the_scale_of_learned_ones_and_missing_ones_stay_zero():
+    features, labels = 0.1 * torch.randn(1, 16, 4, 5), torch.full((1, 4, 5), -1)
+    labels[0, 0, 0], labels[0, 2, 3] = 0, 1
+    present = torch.tensor([[True, True, True, False]])
+    plain, found = (padded_queries(features, labels, present, normalise=n) for n in (False, True))
+    expected = (plain - plain.mean(dim=2, keepdim=True)) / plain.std(dim=2, correction=0, keepdim=True)
+    torch.testing.assert_close(found[:, :2], expected[:, :2], rtol=0.01, atol=0.01)
+    assert (found[:, 2:] == 0).all()
+
+
 def test_the_scale_and_shift_of_a_class_change_its_queries_only():
     reader, given = MaskReader(4, 16, **READER), features()
     queries, positions, classes = torch.randn(2, 3, 16), torch.randn(2, 3, 16), torch.tensor([[0, 2, 2], [1, 3, 0]])

@@ -86,7 +86,7 @@ class AnchorQuery(PseudoLabeler):
         empty_box: side of the box of a target that got no pixel, a share of the image's.
         distance_stage: share of the run in which the head is not trained (two stages).
         warmup: share of the run, after that stage, over which the losses of the head grow linearly.
-        self_training_warmup: share of the run over which self-training grows linearly; None for ``warmup``.
+        self_training_warmup: share of the run over which self-training grows linearly.
 
     Raises:
         ValueError: an unknown word, or a distance along paths without the auxiliary branch that they need.
@@ -110,7 +110,7 @@ class AnchorQuery(PseudoLabeler):
         lambda_edge: float = 0.1, sobel: Sobel = Sobel(), stride: int | None = None,
         transport: TransportSolver = TransportSolver(),
         empty_box: float = EMPTY_BOX, distance_stage: float = 0.0, warmup: float = 0.05,
-        self_training_warmup: float | None = None,
+        self_training_warmup: float = 0.05,
     ):
         super().__init__(categories, channels)
         given = locals()
@@ -143,7 +143,7 @@ class AnchorQuery(PseudoLabeler):
         self.dilation, self.reference_side = dilation, reference_side
         self.lambda_edge, self.sobel, self.stride, self.solver = lambda_edge, sobel, stride, transport
         self.empty_box, self.distance_stage, self.warmup = empty_box, distance_stage, warmup
-        self.self_training_warmup = warmup if self_training_warmup is None else self_training_warmup
+        self.self_training_warmup = self_training_warmup
 
     def predict_maps(self, features: Features | None, batch: PointBatch) -> AnchorMaps | None:
         return None if self.branch is None else self.branch(features, batch)

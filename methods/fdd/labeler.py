@@ -90,7 +90,7 @@ class FDD(PseudoLabeler):
         stuff_threshold: pixels of a stuff target of a lower probability are void.
         empty_box: side of the box of a target that got no pixel, a share of the image's.
         warmup: share of the run over which the losses of the head grow linearly.
-        self_training_warmup: share of the run over which self-training grows linearly; None for ``warmup``.
+        self_training_warmup: share of the run over which self-training grows linearly.
 
     Raises:
         ValueError: unknown ``query_features``, ``injection`` or ``panoptic_labels``.
@@ -111,7 +111,7 @@ class FDD(PseudoLabeler):
         mask_border: bool = True, color_warmup: float = 0.0, dilation: int = 17, reference_side: int | None = 600,
         panoptic_labels: Literal["pseudo", "points"] = "pseudo", point_box: int = 400, keep_points: bool = False,
         stuff_threshold: float = 0.0, empty_box: float = EMPTY_BOX, warmup: float = 0.05,
-        self_training_warmup: float | None = None,
+        self_training_warmup: float = 0.05,
     ):
         super().__init__(categories, channels)
         _check("query_features", query_features, QUERY_FEATURES)
@@ -134,7 +134,7 @@ class FDD(PseudoLabeler):
             color_kernel, color_dilation, color_threshold, color_falloff, mask_border, reference_side
         )
         self.lambda_sem, self.color_warmup, self.warmup = lambda_sem, color_warmup, warmup
-        self.self_training_warmup = warmup if self_training_warmup is None else self_training_warmup
+        self.self_training_warmup = self_training_warmup
         self.dilation, self.reference_side = dilation, reference_side
         self.from_points, self.point_box, self.keep_points = panoptic_labels == "points", point_box, keep_points
         self.stuff_threshold, self.empty_box = stuff_threshold, empty_box

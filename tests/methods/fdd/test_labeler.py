@@ -45,7 +45,7 @@ SWITCHES = [
     {"self_training_weight": 0.0, "semantic_self_training_weight": 1.0}, {"semantic_self_training_weight": 1.0},
     {"color_weight": 0.0}, {"semantic_color_weight": 0.0}, {"color_weight": 0.0, "semantic_color_weight": 0.0},
     {"lambda_sem": 0.5}, {"lambda_sem": 0.0}, {"panoptic_labels": "points"}, {"keep_points": True}, {"stuff_threshold": 0.9},
-    {"dilation": 33}, {"reference_side": None}, {"mask_border": False}, {"color_warmup": 2.0}, {"warmup": 2.0},
+    {"dilation": 33}, {"reference_side": None}, {"mask_border": False}, {"color_warmup": 2.0},
     {"color_kernel": 3}, {"color_dilation": 30}, {"color_threshold": 0.9}, {"color_falloff": 3.0}, {"partial_weight": 2.0},
     {"semantic_partial_weight": 2.0}, {"levels": 2}, {"key_positions": True}, {"rectify": False},
     {"key_positions": True, "rectify": False, "generator": {"levels": 3, "inputs": ["map", "position"]}, "query_norm": True},

@@ -41,6 +41,12 @@ def names_in(group: str) -> list[str]:
     return list(_names(folder, folder.stat().st_mtime_ns))
 
 
+def versions_of(method: str) -> set[int]:
+    """The ``version`` of a method, by its ``name``, in the config files that are here; empty if none has that name."""
+    files = (OmegaConf.load(CONF / "method" / f"{name}.yaml") for name in names_in("method"))
+    return {file["version"] for file in files if file["name"] == method}
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that is not known: the closest one, then all of them."""
     known = sorted(known)

@@ -176,7 +176,7 @@ class AnchorQuery(PseudoLabeler):
         size, present = batch.sizes[index], maps.present[index]
         distances = valid_part(maps.instance[-1][index, present].detach(), size, batch.input_size)
         shares = (-distances / maps.temperature.detach()).softmax(dim=0)
-        nearest = "Smallest learned distance to an anchor, whose target takes the pixel."
+        nearest = "Smallest learned distance to an anchor, whose target takes the pixel; only the hinge trains its level."
         share = "Share of the pixel that its nearest target gets: the softmax of the negative distances."
         return [
             Evidence("learned distance", nearest, "far", least(distances), missing="no point"),

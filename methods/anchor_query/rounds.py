@@ -171,8 +171,8 @@ class AnchorRounds(nn.Module):
         self.log_temperature = nn.Parameter(start, requires_grad=options.learn_temperature)
 
     def _start_without_updates(self) -> None:
-        """What is added to an anchor begins at zero: assignments of the first steps are nearly uniform, and their means,
-        the same for all anchors, would wash out which labelled cells an anchor stands for."""
+        """What is added to an anchor begins at zero: assignments of the first steps are arbitrary, nearly uniform with the
+        softplus, and their means would wash out which labelled cells an anchor stands for."""
         outputs = [update.output for update in self.aggregations]
         for update in self.enhancements:
             outputs += [update.attention.out_proj, update.mlp[-1]]

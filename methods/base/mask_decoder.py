@@ -2,8 +2,8 @@
 
 The things decoder of the panoptic head has no self-attention, so that every instance is segmented on its own; decoders of
 class queries (stuff, semantic branch) have it. Layers are post-norm. Follows the mask decoder of the PSPS and Point2Mask
-released code: no positional embedding on the keys, padded keys never attended, no sigmoid on the masks. Both can be told
-otherwise for a branch whose queries have to find a place (`MaskDecoder`, ``key_positions`` and ``rectify``).
+released code: no positional embedding on the keys, padded keys never attended, no sigmoid on the masks. Keys can know their
+place and the last ReLU can be left away (`MaskDecoder`, ``key_positions`` and ``rectify``).
 """
 
 from __future__ import annotations

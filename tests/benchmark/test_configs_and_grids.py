@@ -156,6 +156,14 @@ def test_what_a_run_computes_changes_its_id(word):
     assert run_id(compose_run(["scale=demo", word]), POINTS) != run_id(compose_run(["scale=demo"]), POINTS)
 
 
+def test_defaults_of_learned_maps_change_the_runs_that_take_them_over_and_no_other():
+    def ids(*words):
+        return [run_id(compose_run(["scale=mini", f"method={method}", *words]), POINTS) for method in ("psps", "fdd")]
+
+    (psps, fdd), (same, other) = ids(), ids("learned_maps.rectify=true")
+    assert psps == same and fdd != other
+
+
 def test_other_points_are_another_run():
     config = compose_run(["scale=demo"])
     assert run_id(config, POINTS) != run_id(config, {**POINTS, "train": "c"})

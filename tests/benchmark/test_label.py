@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -479,7 +480,11 @@ def test_a_run_that_cannot_label_is_named(run, data, tmp_path, capsys):
     refused(capsys, f"{copied.weights_file} cannot be loaded", given)
     copied.weights_file.unlink()
     refused(capsys, f"{copied.weights_file} is missing; repeat the run with: python -m benchmark.run", given)
-    copied.record_file.write_text(copied.record_file.read_text().replace('"state": "done"', '"state": "failed"'))
+    record = copied.record_file.read_text()
+    method = json.loads(record)["config"]["method"]["name"]
+    copied.record_file.write_text(re.sub(r'"version": \d+', '"version": 99', record))
+    refused(capsys, f"Run tiny was made by version 99 of method '{method}', and this code has version", given)
+    copied.record_file.write_text(record.replace('"state": "done"', '"state": "failed"'))
     refused(capsys, "Run tiny is not done", given)
     copied.record_file.write_text("{")
     refused(capsys, "is not valid JSON", given)

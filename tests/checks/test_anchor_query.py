@@ -133,7 +133,7 @@ def test_squared_distances_are_those_of_the_heads_weighted(dtype):
 
 
 def test_where_two_anchors_are_near_squared_distances_still_tell_them_apart():
-    """A cell that fits both anchors, one of them better: logits 6 and 9 in either form."""
+    """A cell that fits both anchors, one of them better: logits 6 and 9, squared distances 1 and 0."""
     keys, queries, weights = torch.tensor([[3.0]]), torch.tensor([[2.0], [3.0]]), torch.ones(1)
     logits = attention_logits(queries, keys, weights)
     assert logits.flatten().tolist() == [6.0, 9.0]

@@ -111,7 +111,7 @@ def test_a_query_tells_equal_cells_apart_by_their_place_alone(key_positions):
     assert key_positions or (masks.flatten(2).std(dim=2) < 1e-5).all()
 
 
-def test_a_map_behind_the_last_relu_can_start_dead_and_without_it_cannot():
+def test_a_map_below_zero_has_a_gradient_unless_it_is_rectified():
     """With a bias far below zero the rectified map is zero everywhere, and so is its gradient."""
     features = random_features(SIZES)
     for rectify in (True, False):
@@ -188,10 +188,14 @@ def test_class_decoder_gives_a_mask_and_a_presence_logit_per_class_and_layer():
     torch.testing.assert_close(last_presence, presence[-1:])
 
 
-def test_runs_in_bfloat16_autocast():
+@pytest.mark.parametrize("options", [{}, {"key_positions": True, "rectify": False}], ids=["plain", "placed, not rectified"])
+def test_bfloat16_autocast_is_near_float32(options):
+    model, features, queries = decoder(self_attention=True, **options), random_features(SIZES), torch.randn(2, 5, 32)
+    expected = model(features, queries).masks[-1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        masks = decoder(self_attention=True)(random_features(SIZES), torch.randn(2, 5, 32)).masks[-1]
+        masks = model(features, queries).masks[-1]
     assert masks.isfinite().all() and masks.max() > 0
+    torch.testing.assert_close(masks.float(), expected, rtol=0.1, atol=0.05)
 
 
 def test_too_few_levels_is_an_error_that_says_so():

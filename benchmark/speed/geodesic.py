@@ -9,10 +9,11 @@ import numpy as np
 
 from benchmark.speed.harness import Settings, closeness, compare, interleaved, pinned
 from benchmark.speed.inputs import grid_costs, random_cells
-from benchmark.speed.plain import grid_graph, scipy_distances
+from benchmark.speed.plain import scipy_distances
 from benchmark.speed.rows import COMPARISONS, MEASUREMENTS, Table, measurement_row, ratios, summary
 from benchmark.speed.targets import GEODESIC
 from methods.ops.geodesic import batched_geodesic_distances, geodesic_distances
+from methods.ops.grid_dijkstra import grid_graph
 
 SIDES = (50, 128, 256)
 SOURCES = 10

@@ -17,29 +17,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, dijkstra, minimum_spanning_tree
 from torch import Tensor
 
-from methods.ops.geodesic import NEIGHBOURS
-
 # --- shortest paths -------------------------------------------------------------------------------------------------------
-
-
-def grid_graph(costs: np.ndarray) -> csr_matrix:
-    """The directed graph of edge costs (h, w, 8), as `methods.ops.geodesic.geodesic_distances` takes them, read as float32.
-
-    Edges that leave the grid and infinite ones are left out; a cost of 0 is an edge.
-    """
-    height, width = costs.shape[:2]
-    cells = np.arange(height * width).reshape(height, width)
-    starts, ends, weights = [], [], []
-    for k, (down, right) in enumerate(NEIGHBOURS):
-        rows = slice(max(0, -down), height - max(0, down))
-        cols = slice(max(0, -right), width - max(0, right))
-        starts.append(cells[rows, cols].ravel())
-        ends.append(starts[-1] + down * width + right)
-        weights.append(costs[rows, cols, k].ravel())
-    start, end = np.concatenate(starts), np.concatenate(ends)
-    weight = np.concatenate(weights).astype(np.float32).astype(np.float64)
-    finite = np.isfinite(weight)
-    return csr_matrix((weight[finite], (start[finite], end[finite])), shape=(cells.size,) * 2)
 
 
 def scipy_distances(graph: csr_matrix, cells: Sequence[int]) -> np.ndarray:

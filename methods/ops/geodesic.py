@@ -1,10 +1,10 @@
 """Exact geodesic (shortest path) distances on the 8-connected grid of an image, compiled with numba.
 
-Sweeps over the grid settle all source sets at once (`methods.ops.grid_sweeps`); where they do not within a limit, Dijkstra's
-algorithm finds the same distances, bit for bit. All sources of a set start at distance 0, which gives the minimum over them
+Sweeps over the grid settle all source sets at once (`methods.ops.grid_sweeps`); where they do not within a limit, SciPy's
+Dijkstra finds the same distances, bit for bit. All sources of a set start at distance 0, which gives the minimum over them
 (PSPS runs one Dijkstra per labelled pixel and takes the minimum afterwards; the result is the same).
 
-The kernels compile on their first call, are cached on disk and release the GIL, so that callers may run images in threads:
+The kernels of the sweeps compile on their first call, are cached on disk and release the GIL, so that callers may run images in threads:
 `batched_geodesic_distances` does.
 """
 
@@ -18,12 +18,11 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from methods.ops.grid_dijkstra import dijkstra
+from methods.ops.grid_dijkstra import NEIGHBOURS, dijkstra_distances
 from methods.ops.grid_sweeps import MOST_LANES, swept_distances
 from methods.ops.parallel import in_threads, threads_for_calls
 
-NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
-"""(row, column) offsets of the 8 neighbours, row-major without the centre: the order of the last axis of edge costs."""
+__all__ = ["NEIGHBOURS", "batched_geodesic_distances", "geodesic_distances"]
 
 
 def geodesic_distances(edge_costs: np.ndarray | Tensor, sources: Sequence[np.ndarray | Tensor]) -> np.ndarray | Tensor:
@@ -54,7 +53,7 @@ def geodesic_distances(edge_costs: np.ndarray | Tensor, sources: Sequence[np.nda
         raise ValueError("Edge costs must be non-negative numbers; at least one edge inside the grid is negative or NaN.")
     distances = swept_distances(incoming, width, cells, starts)
     if distances is None:
-        distances = dijkstra(_outgoing_costs(costs), width, cells, starts)
+        distances = dijkstra_distances(costs, cells, starts)
     distances = distances.reshape(len(sources), height, width)
     return torch.from_numpy(distances) if is_tensor else distances
 
@@ -140,14 +139,3 @@ def _incoming_costs(costs: np.ndarray) -> tuple[np.ndarray, bool]:
                         incoming[row * width + col, k] = cost
                     k += 1
     return incoming, valid
-
-
-def _outgoing_costs(costs: np.ndarray) -> np.ndarray:
-    """(h * w, 8) float32: the costs (h, w, 8) with inf on edges that leave the grid."""
-    outgoing = costs.copy()
-    for k, (down, right) in enumerate(NEIGHBOURS):
-        if down:
-            outgoing[0 if down < 0 else -1, :, k] = np.inf
-        if right:
-            outgoing[:, 0 if right < 0 else -1, k] = np.inf
-    return outgoing.reshape(-1, 8)

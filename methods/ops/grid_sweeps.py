@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 MOST_SWEEPS = 128
-"""After so many the paths wind too much (a maze); Dijkstra's algorithm then takes about as long as the sweeps have."""
+"""After so many the paths wind too much (a maze), and Dijkstra's algorithm takes over."""
 
 MOST_LANES, _STEP = 16, 4
 """The most lanes, and what their number is a multiple of."""

@@ -25,6 +25,7 @@ from benchmark.speed.tables import document, duration, judgements, render, times
 from benchmark.speed.targets import Target
 from benchmark.speed.training import Trainer, cells
 from methods.ops.geodesic import NEIGHBOURS
+from methods.ops.grid_dijkstra import grid_graph
 from methods.ops.transport import solve_transport
 from methods.point2mask.spanning_tree import spanning_tree
 from methods.point2mask.tree_energy import tree_filter
@@ -286,7 +287,7 @@ def test_the_plain_shortest_paths_are_those_of_relaxing_every_edge(size):
             if there in distance:
                 cost = float(np.float32(costs[row, col, k]))
                 distance[there] = min(distance[there], distance[row, col] + cost)
-    found = plain.scipy_distances(plain.grid_graph(costs), [len(cells) - 1])
+    found = plain.scipy_distances(grid_graph(costs), [len(cells) - 1])
     np.testing.assert_allclose(found[0], [distance[cell] for cell in cells], rtol=1e-12)
 
 

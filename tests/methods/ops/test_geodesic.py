@@ -8,10 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.speed.plain import grid_graph
 from benchmark.speed.plain import scipy_distances as single_source_distances
 from methods.ops.geodesic import NEIGHBOURS, batched_geodesic_distances, geodesic_distances
-from methods.ops.grid_dijkstra import dijkstra
+from methods.ops.grid_dijkstra import dijkstra_distances, grid_graph
 from methods.ops.grid_sweeps import MOST_SWEEPS, swept_distances
 
 
@@ -170,15 +169,13 @@ def test_a_lone_image_shares_its_sources_among_threads(count):
     assert torch.equal(found, geodesic_distances(costs, sources))
 
 
-def edge_lists(costs):
-    """(h * w, 8) cost of leaving each cell, and of entering it, towards and from each neighbour; inf outside the grid."""
+def entering(costs):
+    """(h * w, 8) cost of entering each cell from each neighbour; inf outside the grid."""
     height, width = costs.shape[:2]
-    leaving, entering = np.full((height * width, 8), np.inf, np.float32), np.full((height * width, 8), np.inf, np.float32)
+    result = np.full((height * width, 8), np.inf, np.float32)
     for start, end, cost in zip(*edges_of(costs), strict=True):
-        step = (end // width - start // width, end % width - start % width)
-        leaving[start, NEIGHBOURS.index(step)] = cost
-        entering[end, NEIGHBOURS.index((-step[0], -step[1]))] = cost
-    return leaving, entering
+        result[end, NEIGHBOURS.index((start // width - end // width, start % width - end % width))] = cost
+    return result
 
 
 @given(grids(), st.integers(0, 40))
@@ -191,9 +188,8 @@ def test_sweeps_and_dijkstra_agree_to_the_last_bit(case, count):
     sets = [rng.integers(0, height * width, rng.integers(0, 4)) for _ in range(count)]
     sets += [source @ np.array([width, 1]) for source in sources]
     cells, starts = np.concatenate(sets).astype(np.int64), np.cumsum([0, *map(len, sets)])
-    leaving, entering = edge_lists(costs)
-    swept = swept_distances(entering, width, cells, starts, most_sweeps=10_000)
-    np.testing.assert_array_equal(swept, dijkstra(leaving, width, cells, starts))
+    swept = swept_distances(entering(costs), width, cells, starts, most_sweeps=10_000)
+    np.testing.assert_array_equal(swept, dijkstra_distances(costs, cells, starts))
 
 
 def corridor(height):
@@ -209,8 +205,7 @@ def corridor(height):
 def test_paths_that_wind_too_much_for_sweeps():
     height = 2 * MOST_SWEEPS
     costs, path = corridor(height)
-    _, entering = edge_lists(costs)
-    assert swept_distances(entering, 6, np.array([0]), np.array([0, 1])) is None
+    assert swept_distances(entering(costs), 6, np.array([0]), np.array([0, 1])) is None
     distances = geodesic_distances(costs, [np.array([[0, 0]])])[0]
     expected = np.full((height, 6), np.inf)
     for steps, cell in enumerate(path):
@@ -220,7 +215,7 @@ def test_paths_that_wind_too_much_for_sweeps():
 
 def test_importing_compiles_nothing():
     script = (
-        "from methods.ops import geodesic as g, grid_dijkstra as d, grid_sweeps as s; "
-        "assert not (d.dijkstra.signatures or d._push.signatures or s._sweep.signatures or g._incoming_costs.signatures)"
+        "from methods.ops import geodesic as g, grid_sweeps as s; "
+        "assert not (s._sweep.signatures or g._incoming_costs.signatures)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,8 +1,8 @@
 """Exact geodesic (shortest path) distances on the 8-connected grid of an image.
 
 Compiled sweeps over the grid settle all source sets at once (`methods.ops.grid_sweeps`); where they do not within a limit,
-SciPy's Dijkstra finds the same distances, bit for bit. All sources of a set start at distance 0, which gives the minimum over
-them (PSPS runs one Dijkstra per labelled pixel and takes the minimum afterwards; the result is the same).
+SciPy's Dijkstra finds the same distances, bit for bit. All sources of a set start at distance 0, which gives the minimum
+over them (PSPS runs one Dijkstra per labelled pixel and takes the minimum afterwards; the result is the same).
 
 The sweeps compile on their first call, are cached on disk and release the GIL, so that callers may run images in threads:
 `batched_geodesic_distances` does.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import colorsys
 import io
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -169,16 +170,23 @@ def contact_sheet(strips: Sequence[tuple[str, Sequence[tuple[str, Picture | None
 
 
 def _broken(text: str, font: Any, width: int) -> list[str]:
-    """The lines of a text that is broken between words where it would be wider than ``width`` pixels."""
+    """The lines of a text of at most ``width`` pixels each, broken between words.
+
+    A word that is wider itself, such as an override, is broken after its signs ``=``, ``,`` and ``.``, and stays too wide
+    where it has none.
+    """
     lines = []
     for part in text.split("\n"):
-        line, *words = part.split() or [""]
-        for word in words:
-            if font.getlength(f"{line} {word}") > width:
-                lines.append(line)
-                line = word
-            else:
-                line = f"{line} {word}"
+        line = ""
+        for word in part.split():
+            wide = font.getlength(word) > width
+            for number, piece in enumerate(re.split(r"(?<=[=,.])(?=.)", word) if wide else [word]):
+                longer = line + (" " if line and number == 0 else "") + piece
+                if line and font.getlength(longer) > width:
+                    lines.append(line)
+                    line = piece
+                else:
+                    line = longer
         lines.append(line)
     return lines
 

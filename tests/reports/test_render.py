@@ -5,7 +5,7 @@ import io
 import matplotlib
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 from skimage.segmentation import find_boundaries
 
 from reports import render
@@ -78,6 +78,19 @@ def test_captions_are_broken_between_words_so_that_tiles_stay_side_by_side():
     assert short.shape[1] == long.shape[1] and long.shape[0] > two.shape[0] == short.shape[0] + render.LINE
     pictures = (long == (255, 0, 0)).all(-1)
     assert pictures.sum() == 2 * red[..., 0].size and not (long[pictures.any(axis=1)] < 200).all(-1).any()
+
+
+def test_an_override_wider_than_its_tile_is_broken_at_its_signs_and_loses_nothing():
+    override = "method.generator.inputs=[map,position],method.another.key=1.5"
+    tile = np.full((60, 200, 3), (255, 0, 0), dtype=np.uint8)
+    alone, beside = (render.contact_sheet([("", [(text, tile) for text in texts])]) for texts in ([override], [override, "a"]))
+    ink = (beside < 200).all(-1)
+    right = ink[:, alone.shape[1] :]  # the second tile's column: its own "a" is on the first line alone
+    assert right[: render.LINE + render.MARGIN].any() and not right[render.LINE + render.MARGIN :].any()
+    font = ImageFont.load_default(size=14)
+    lines = render._broken(f"P1, {override} end", font, 200)
+    assert len(lines) > 2 and max(map(font.getlength, lines)) <= 200
+    assert "".join(lines).replace(" ", "") == f"P1,{override}end"
 
 
 VALUES = np.array([[0.0, 1.0], [2.0, 3.0]], dtype=np.float32)

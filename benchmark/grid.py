@@ -32,7 +32,7 @@ from omegaconf import OmegaConf
 
 from benchmark.configs import CONF, ConfigError, names_in, unknown
 from benchmark.papers import paper_table
-from benchmark.runs import Run, write_json_atomically
+from benchmark.runs import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,32 +205,3 @@ def _text(value: Any) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def write_grid(folder: Path, grid: GridDefinition, cells: Sequence[Planned]) -> Path:
-    """Write ``<folder>/grid.json``: the run ids in table order with the axes that name them.
-
-    Runs that only start others are under ``pretraining``. A cell of a member says whose it is, and the member's own table.
-    """
-    table = [(cell, run) for cell, run in cells if not cell.starts_others]
-    path = folder / "grid.json"
-    content = {
-        "grid": grid.name,
-        "title": grid.title,
-        "paper_table": grid.paper_table,
-        "runs": [run.run_id for _, run in table],
-        "cells": [
-            {"run_id": run.run_id, "axes": cell.axes, "seed": cell.seed, **_of_member(cell, grid)} for cell, run in table
-        ],
-    }
-    if sources := [run.run_id for cell, run in cells if cell.starts_others]:
-        content["pretraining"] = sources
-    write_json_atomically(path, content)
-    return path
-
-
-def _of_member(cell: Cell, grid: GridDefinition) -> dict[str, str]:
-    """The paper row of a cell, and grid and paper table where they are those of a member."""
-    told = {"grid": cell.grid, "paper_table": cell.paper_table, "paper_row": cell.paper_row}
-    own = {"grid": grid.name, "paper_table": grid.paper_table}
-    return {key: value for key, value in told.items() if value is not None and value != own.get(key)}

@@ -21,7 +21,6 @@ from benchmark.runs import Run, State
 SHOWN_CELLS = 200
 """Cells of a larger grid are only counted."""
 
-WORKING = (State.SUBMITTED, State.RUNNING)
 FAILED = (State.FAILED, State.DIVERGED, State.OUT_OF_MEMORY, State.TIMEOUT, State.NODE_FAILED)
 
 

@@ -22,16 +22,17 @@ class GridProgress:
         runs: runs to be started.
         cells: all cells of the grid, done ones included.
         at_once: runs that go on at the same time; from 2 on every line names its run.
+        failed: cells that failed before and are left so.
     """
 
-    def __init__(self, console: Console, runs: int, cells: int, at_once: int = 1):
+    def __init__(self, console: Console, runs: int, cells: int, at_once: int = 1, failed: int = 0):
         self.runs, self.at_once, self.started = runs, at_once, 0
         self.bars = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
             TimeRemainingColumn(), TextColumn("{task.fields[line]}"), console=console, disable=not console.is_terminal,
         )
         self.grid_bar = self.bars.add_task("grid", total=runs, line="")
-        self.say(f"{cells - runs} of {cells} cells need nothing, {runs} to run" if runs < cells else f"{runs} cells to run")
+        self.say(_beginning(runs, cells, failed))
 
     def __enter__(self) -> GridProgress:
         self.bars.start()
@@ -50,6 +51,13 @@ class GridProgress:
         number = f"[{self.started}/{self.runs}]"
         self.say(f"{number} {name}")
         return RunProgress(self, name, f"    {number} " if self.at_once > 1 else "    ")
+
+
+def _beginning(runs: int, cells: int, failed: int) -> str:
+    if runs == cells:
+        return f"{runs} cells to run"
+    before = f"{failed} failed before (retry=failed repeats them), " if failed else ""
+    return f"{cells - runs - failed} of {cells} cells need nothing, {before}{runs} to run"
 
 
 class RunProgress:

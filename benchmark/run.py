@@ -31,11 +31,13 @@ from rich.console import Console
 
 from benchmark.configs import ConfigError, unknown
 from benchmark.data.errors import DataError
+from benchmark.expand import NothingAtScale
 from benchmark.fingerprints import Fingerprints
-from benchmark.grid import GridDefinition, Planned, load_grid, write_grid
+from benchmark.grid import GridDefinition, Planned, load_grid
+from benchmark.grid_file import write_grid
 from benchmark.launcher import Launcher, launcher
-from benchmark.plan import look, plan, settle
-from benchmark.plan_view import plan_view, print_why
+from benchmark.plan import NoCell, look, plan, settle
+from benchmark.plan_view import FAILED, plan_view, print_why
 from benchmark.request import Request, read_request
 from benchmark.reuse import differences
 from benchmark.runs import State
@@ -46,7 +48,7 @@ def run_all(planned: Sequence[Planned], request: Request, runner: Launcher, cons
     """Run the pending cells; returns how many of them did not end in ``done``."""
     from benchmark.progress import GridProgress
 
-    todo = []
+    todo, failed = [], 0
     for cell, run in planned:
         found = look(run, request, runner.alive)
         if found.why or runner.follows(run):
@@ -54,7 +56,9 @@ def run_all(planned: Sequence[Planned], request: Request, runner: Launcher, cons
         elif found.owner is not None:
             console.print(f"{run.run_id} is in the hands of {found.owner}; if that is long gone: force={run.run_id}",
                           markup=False, soft_wrap=True)
-    with GridProgress(console, len(todo), len(planned), runner.at_once(todo)) as progress:
+        else:
+            failed += found.state in FAILED
+    with GridProgress(console, len(todo), len(planned), runner.at_once(todo), failed) as progress:
         return runner.run(todo, request, progress) if todo else 0
 
 
@@ -64,21 +68,30 @@ def gather(grid: GridDefinition, planned: Sequence[Planned], console: Console) -
 
     results_dir = _results_dir(planned)
     for member in grid.members:
-        build_report(results_dir, f"{grid.name}/{member.grid.name}")
+        if (results_dir / grid.name / member.grid.name / "grid.json").exists():  # it has cells at this scale
+            build_report(results_dir, f"{grid.name}/{member.grid.name}")
     page = build_report(results_dir, grid.name)
     console.print(markdown_table(results_dir, grid.name), markup=False, soft_wrap=True)
     console.print(f"Report: {page}", soft_wrap=True)
 
 
-def write_grids(grid: GridDefinition, planned: Sequence[Planned], request: Request, fingerprints: Fingerprints) -> None:
-    """Write the grid file, and below it those of its members, with all cells of each."""
+def write_grids(
+    grid: GridDefinition, planned: Sequence[Planned], request: Request, fingerprints: Fingerprints
+) -> str:
+    """Write the grid file, and below it those of its members, with all cells of each; what `write_grid` has to tell."""
     folder = _results_dir(planned) / grid.name
-    write_grid(folder, grid, planned)
+    files = [(folder, grid, planned)]
     for member in grid.members:
         words = [*member.overrides, *grid.overrides, *request.overrides]
         seeds = grid.seeds if request.seeds is None else request.seeds
-        cells = plan(member.grid, replace(request, grid=member.grid.name, overrides=words, seeds=seeds), fingerprints)
-        write_grid(folder / member.grid.name, member.grid, cells)
+        asked = replace(request, grid=member.grid.name, overrides=words, seeds=seeds)
+        try:
+            files.append((folder / member.grid.name, member.grid, plan(member.grid, asked, fingerprints)))
+        except (NoCell, NothingAtScale):
+            continue  # what is asked for is in other members
+    part = request.cell is not None
+    told, *_ = [write_grid(path, definition, cells, part) for path, definition, cells in files]
+    return told
 
 
 def _results_dir(planned: Sequence[Planned]) -> Path:
@@ -107,7 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if request.plan:
             console.print(plan_view(planned, request, runner, fingerprints))
             return 0
-        write_grids(grid, planned, request, fingerprints)
+        if told := write_grids(grid, planned, request, fingerprints):
+            console.print(told, markup=False, soft_wrap=True)
     except (ConfigError, DataError, ValueError, TypeError, KeyError) as error:
         # a value of the wrong kind is refused by whatever reads it first: in one sentence, before anything runs
         message = error.args[0] if isinstance(error, KeyError) and error.args else error

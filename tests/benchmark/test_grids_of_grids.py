@@ -18,7 +18,8 @@ from benchmark.checkpoint import load_network, save_weights
 from benchmark.configs import ConfigError, names_in
 from benchmark.data.errors import DataError
 from benchmark.expand import expand
-from benchmark.grid import Block, GridDefinition, Member, load_grid, read_grid, write_grid
+from benchmark.grid import Block, GridDefinition, Member, load_grid, read_grid
+from benchmark.grid_file import write_grid
 from benchmark.plan import plan
 from benchmark.request import Request, command_for, is_chosen, read_request
 from benchmark.run import main, write_grids
@@ -241,7 +242,8 @@ def test_a_start_is_planned_before_its_cell_and_is_no_row_of_the_table(tmp_path)
     planned = plan(pretrained(), request, Known())
     (source, first), (cell, second) = planned
     assert source.starts_others and cell.config["init_from"] == first.run_id
-    content = json.loads(write_grid(tmp_path, pretrained(), planned).read_text())
+    write_grid(tmp_path, pretrained(), planned)
+    content = json.loads((tmp_path / "grid.json").read_text())
     assert content["runs"] == [second.run_id] and content["pretraining"] == [first.run_id]
 
 

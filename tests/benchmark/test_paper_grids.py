@@ -11,7 +11,8 @@ from benchmark.build import options_of
 from benchmark.configs import ConfigError, compose_run, names_in
 from benchmark.data.sources import build_source
 from benchmark.expand import expand
-from benchmark.grid import load_grid, read_grid, write_grid
+from benchmark.grid import load_grid, read_grid
+from benchmark.grid_file import write_grid
 from benchmark.papers import paper_table
 from benchmark.plan import plan_run
 from benchmark.request import Request, command_for, is_chosen, read_request
@@ -182,7 +183,8 @@ def test_a_new_value_of_an_axis_joins_a_block_of_the_scale_and_stands_for_no_row
 def test_the_paper_row_is_written_and_no_part_of_a_runs_identity(tmp_path):
     grid = load_grid("p2m_assignment")
     cells = [(cell, plan_run(cell, {"train": "a"})) for cell in expand(grid, ["scale=demo", f"results_dir={tmp_path}"])]
-    content = json.loads(write_grid(tmp_path / grid.name, grid, cells).read_text())
+    write_grid(tmp_path / grid.name, grid, cells)
+    content = json.loads((tmp_path / grid.name / "grid.json").read_text())
     assert content["paper_table"] == "point2mask/T7"
     assert [cell.get("paper_row") for cell in content["cells"]] == ["Minimum Cost", None, "Optimal Transport", None]
     assert all("paper" not in str(key) or key == "base_version" for cell, _ in cells for key in cell.config)

@@ -294,13 +294,15 @@ def test_a_failed_run_says_the_command_that_repeats_exactly_it(broken_image):
     assert run.state == State.DONE and run.read()["reason"] is None
 
 
-def test_a_failed_run_waits_for_retry(broken_image, monkeypatch):
+def test_a_failed_run_waits_for_retry(broken_image, capsys):
     results, words, file, whole = broken_image
     words = [*words, "report=false"]
     main(words)
     file.write_bytes(whole)
     before = by_method(results)
+    capsys.readouterr()
     assert main(words) == 1
+    assert "1 of 2 cells need nothing, 1 failed before (retry=failed repeats them), 0 to run" in capsys.readouterr().out
     assert by_method(results) == before
     assert main([*words, "retry=failed"]) == 0
     after = by_method(results)

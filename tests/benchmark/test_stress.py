@@ -14,7 +14,8 @@ import pytest
 
 from benchmark import execute as execute_module
 from benchmark.expand import expand
-from benchmark.grid import Block, GridDefinition, write_grid
+from benchmark.grid import Block, GridDefinition
+from benchmark.grid_file import write_grid
 from benchmark.plan import look, pending, plan_run
 from benchmark.request import Request
 from benchmark.runs import Run, State

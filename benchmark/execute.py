@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from benchmark.build import build_model
 from benchmark.checkpoint import load_weights
-from benchmark.configs import versions_of
+from benchmark.configs import other_versions
 from benchmark.data.errors import DataError
 from benchmark.data.sources import build_source
 from benchmark.initial import start_of
@@ -194,18 +194,17 @@ def load_run(run: Run, device: torch.device | str = "cpu") -> tuple[Model, dict[
     """The trained model of a finished run, in eval mode, and the run's config. The run's data need not be here.
 
     Raises ValueError if the run is not done, if its weights are not here (they are never committed) or cannot be read, or if
-    the run was made by another version of its method, which may read the same weights in another way.
+    the run was made by another version of its method, or of what all methods share, which may read the same weights in
+    another way.
     """
     record = run.read()
     if record is None or record["state"] != State.DONE:
         raise ValueError(f"Run {run.run_id} is not done; finish it with: {record['command'] if record else 'its grid'}.")
     config = record["config"]
-    method, version, here = config["method"]["name"], config["method"]["version"], versions_of(config["method"]["name"])
-    if here and version not in here:
+    if versions := other_versions(config):
         revision = (record.get("provenance") or {}).get("revision") or "an earlier revision"
         raise ValueError(
-            f"Run {run.run_id} was made by version {version} of method '{method}', and this code has version {max(here)}; "
-            f"use the code of {revision}, or train a run with this one."
+            f"Run {run.run_id} was made by {versions}; use the code of {revision}, or train a run with this one."
         )
     known = record.get("categories")  # records that are older than this key do not have it
     categories = Categories.from_coco(known) if known else build_source(config["dataset"], "train").categories

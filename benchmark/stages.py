@@ -126,9 +126,11 @@ def _supervision(config: Mapping[str, Any], supervision: str, points: PointsFile
     if supervision == "masks":
         return {"kind": supervision, "points_per_target": None, "boxes": 0, "masks": "all training images"}
     settings = config["dataset"]["points"]
+    start = start_of(config)
+    read = {"boxes": 0, "masks": 0, **({"start": start.supervision()} if start else {})}
     if settings["count"] == ALL:
         settings = {**settings, "count": points.count}
-    return {**sparse_supervision(settings), "boxes": 0, "masks": 0}
+    return {**sparse_supervision(settings), **read}
 
 
 def _forget_peak_memory() -> None:

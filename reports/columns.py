@@ -71,7 +71,12 @@ VALUE_COLUMNS = (
     _prediction("pq_st", "PQ_st", "PQ over stuff categories"),
     _prediction("sq", "SQ", "segmentation quality: mean IoU of matched segments (IoU above 0.5)"),
     _prediction("rq", "RQ", "recognition quality: F1 score of matching"),
-    _prediction("miou", "mIoU", "mean over the classes that occur of the IoU of a class map with the ground truth"),
+    _prediction(
+        "miou",
+        "mIoU",
+        "mean over the classes that occur of the IoU of a class map with the ground truth; void pixels of a panoptic map "
+        "count as the last class",
+    ),
     Column("miou_source", "mIoU of", "the class map that mIoU is measured on", "quality", group=PREDICTION),
     *(replace(_prediction(f"miou_{key}", title, meaning), rare=True) for key, (title, meaning) in VARIANTS.items()),
     *(

@@ -14,6 +14,7 @@ from benchmark.runs import State
 from reports.grids import Grid
 from reports.papers import SCALES
 from reports.records import Record
+from reports.supervision import is_points_only
 from reports.tables import ResultTable
 
 SHOWN_CHARACTERS = 12
@@ -38,7 +39,10 @@ def check(grid: Grid, table: ResultTable) -> list[Guard]:
         _guard("PQ, SQ and RQ are in [0, 1]", (names[r.run_id] for r, p in measured if not _in_range(p))),
         _guard("PQ_c = SQ_c RQ_c in every class", (names[r.run_id] for r, p in measured if not _is_product(p))),
         _guard("The IoUs of matches are above 0.5 and at most 1", (names[r.run_id] for r, p in measured if not _matches(p))),
-        _guard("Rows supervised by points read no box and no mask", (names[r.run_id] for r in done if _leaks(r))),
+        _guard(
+            "Rows supervised by points read no box and no mask, nor did what they start from",
+            (names[r.run_id] for r in done if _leaks(r)),
+        ),
         _guard("No row holds a seed twice", (table.name(row) for row in table.rows if _repeats_seed(row.records))),
         _seeds(table),
         _categories(done, names),
@@ -171,8 +175,7 @@ def _matches(result: PanopticResult) -> bool:
 
 
 def _leaks(record: Record) -> bool:
-    read = record.supervision
-    return read.get("kind") == "points" and bool(read.get("boxes") or read.get("masks"))
+    return record.supervision.get("kind") == "points" and not is_points_only(record)
 
 
 def _repeats_seed(records: Iterable[Record]) -> bool:

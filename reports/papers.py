@@ -16,6 +16,7 @@ from benchmark.papers.schedules import schedule_differences
 from reports.columns import Column
 from reports.grids import Cell, Grid
 from reports.records import Record
+from reports.supervision import is_told_points_only, reads_masks, starts
 
 SCALES = {"voc": "paper", "coco": "paper_coco"}
 """Data set of a paper -> the scale with its input size and schedule."""
@@ -163,12 +164,21 @@ def differences(run: Record, setting: Setting) -> list[str]:
         "supervision": (read, setting.supervision, setting.supervision),
     }  # fmt: skip
     apart = [f"{what} {ours}, not {name}" for what, (ours, theirs, name) in ours_theirs.items() if theirs and ours != theirs]
-    started = bool(run.config.get("init_from"))
-    if started != bool(setting.pretraining):
-        apart.append("pretrained" if started else f"not pretrained on {setting.pretraining}")
+    apart += _pretraining_differences(run, setting)
     if ours_theirs["scale"][0] == scale:
         apart += schedule_differences(run.config.get("schedule") or {}, setting.schedule)
     return apart
+
+
+def _pretraining_differences(run: Record, setting: Setting) -> list[str]:
+    before = starts(run)
+    if not before or not setting.pretraining:
+        return ["pretrained"] if before else [f"not pretrained on {setting.pretraining}"] if setting.pretraining else []
+    told = next((start["data_set"] for start in before if "data_set" in start), "")
+    title = DATA[told].title if told in DATA else told
+    if setting.supervision != "M" and not all(map(is_told_points_only, before)):
+        return ["pretrained on masks" if any(map(reads_masks, before)) else "pretrained on what has no record"]
+    return [] if title == setting.pretraining else [f"pretrained on {title}, not {setting.pretraining}"]
 
 
 def _at(config: Mapping[str, Any], *path: str) -> Any:

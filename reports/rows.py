@@ -19,6 +19,7 @@ from reports.grids import Cell
 from reports.measures import BY_IMAGE, image_sums
 from reports.papers import Citation, differences, paper_values
 from reports.records import Reason, Record
+from reports.supervision import supervision_text
 from reports.verdicts import FAILURES, CellVerdict, Verdict, cell_verdict
 
 LONGEST_REASON = 200
@@ -106,7 +107,9 @@ def _group_key(cell: Cell) -> str:
     if cell.axes:
         return json.dumps([cell.grid, cell.axes], sort_keys=True, default=str)
     record = cell.record
-    return json.dumps([record.method, record.label, record.note, _supervision(record)]) if record.method else record.run_id
+    if not record.method:
+        return record.run_id
+    return json.dumps([record.method, record.label, record.note, supervision_text(record)])
 
 
 def _row(cells: Sequence[Cell], seeds: Mapping[str, tuple[float | None, ...]], citation: Citation) -> Row:
@@ -120,7 +123,7 @@ def _row(cells: Sequence[Cell], seeds: Mapping[str, tuple[float | None, ...]], c
     values: dict[str, str | float | Stat | None] = {
         "label": known[0].label if known[0].method else str(axes.get("method", known[0].label)),
         "note": joined(r.note for r in records),
-        "supervision": joined(_supervision(r) for r in records),
+        "supervision": joined(supervision_text(r) for r in records),
         "points": joined(_points(r) if r.method else _points_axis(axes) for r in records),
         **{f"axis:{axis}": axis_text(value) for axis, value in axes.items() if axis != "seed"},
         "miou_source": joined(r.semantic_source or "" for r in done),
@@ -208,15 +211,6 @@ def joined(texts: Iterable[str]) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
-
-
-def _supervision(record: Record) -> str:
-    """"points"; "masks"; "points, 3 boxes"."""
-    read = record.supervision
-    kind = str(read.get("kind", ""))
-    parts = [kind]
-    parts += [f"{read[key]} {key}" for key in ("boxes", "masks") if read.get(key) and key != kind]
-    return ", ".join(parts)
 
 
 def _points(record: Record) -> str:

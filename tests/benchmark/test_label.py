@@ -484,6 +484,8 @@ def test_a_run_that_cannot_label_is_named(run, data, tmp_path, capsys):
     method = json.loads(record)["config"]["method"]["name"]
     copied.record_file.write_text(re.sub(r'"version": \d+', '"version": 99', record))
     refused(capsys, f"Run tiny was made by version 99 of method '{method}', and this code has version", given)
+    copied.record_file.write_text(re.sub(r'"base_version": \d+', '"base_version": 99', record))
+    refused(capsys, "Run tiny was made by version 99 of what all methods share, and this code has version", given)
     copied.record_file.write_text(record.replace('"state": "done"', '"state": "failed"'))
     refused(capsys, "Run tiny is not done", given)
     copied.record_file.write_text("{")

@@ -44,7 +44,9 @@ CASES = {
     "The IoUs of matches are above 0.5 and at most 1": lambda r: r["metrics"]["labels_train"]["quality"]["panoptic"][
         "cat"
     ].update(iou=0.4),
-    "Rows supervised by points read no box and no mask": lambda r: r["supervision"].update(boxes=4),
+    "Rows supervised by points read no box and no mask, nor did what they start from": lambda r: (
+        r["supervision"].update(boxes=4)
+    ),
     "No row holds a seed twice": lambda r: r.update(seed=0),
     "All rows were made from the same data": lambda r: r["provenance"]["fingerprints"].update(data="d2"),
     "Pseudo labels (train) were measured on the same images": lambda r: r["metrics"]["labels_train"]["quality"].update(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 CONF = Path(__file__).resolve().parent / "conf"
 GROUPS = ("dataset", "model", "head", "method", "scale")
+WORDS_FOR_NUMBERS = {"dataset.points.count": ("all",)}
+"""Keys whose default is a number, and the words that they may have instead."""
 
 
 class ConfigError(ValueError):
@@ -45,6 +47,24 @@ def versions_of(method: str) -> set[int]:
     """The ``version`` of a method, by its ``name``, in the config files that are here; empty if none has that name."""
     files = (OmegaConf.load(CONF / "method" / f"{name}.yaml") for name in names_in("method"))
     return {file["version"] for file in files if file["name"] == method}
+
+
+def other_versions(config: Mapping[str, Any], network_only: bool = False) -> str:
+    """What made a run, and what this code has instead: "version 1 of method 'fdd', and this code has version 2"; "" if the
+    versions are those of this code.
+
+    Args:
+        config: of the run's record; a version that it does not have is this code's.
+        network_only: the method's version does not count.
+    """
+    shared, base = OmegaConf.load(CONF / "config.yaml")["base_version"], config.get("base_version")
+    if base not in (None, shared):
+        return f"version {base} of what all methods share, and this code has version {shared}"
+    method, version = config["method"]["name"], config["method"]["version"]
+    here = versions_of(method)
+    if network_only or not here or version in here:
+        return ""
+    return f"version {version} of method '{method}', and this code has version {max(here)}"
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
@@ -114,7 +134,8 @@ def compose_run(overrides: Sequence[str]) -> dict[str, Any]:
         overrides: words in Hydra's grammar without sweeps; later ones win.
 
     Raises:
-        ConfigError: an unknown group choice or key, or a value that cannot be resolved.
+        ConfigError: an unknown group choice or key, a value that cannot be resolved, or one of another kind than the default
+            (a text for a number, a single value for a list).
     """
     groups: dict[str, str] = {}
     values: list[Override] = []
@@ -144,6 +165,31 @@ def compose_run(overrides: Sequence[str]) -> dict[str, Any]:
     config = _copied(_resolved(chosen, tuple(override.input_line for override in early)))
     for override in late:
         _place(config, override.key_or_group, override.value())
+    if values:
+        defaults = _resolved(chosen, ())
+        for key, override in {override.key_or_group: override for override in values}.items():  # the last one wins
+            _check_kind(override, value_at(defaults, key), value_at(config, key))
+    return config
+
+
+def _check_kind(override: Override, default: Any, value: Any) -> None:
+    """ConfigError if a value is of another kind than the default; null, and a default of null or text, say nothing."""
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "true or false"), ((int, float), "a number"), (list, "a list, [...]")
+    )  # fmt: skip
+    if value is None or value in WORDS_FOR_NUMBERS.get(override.key_or_group, ()):
+        return
+    for kind, name in kinds:
+        if isinstance(default, kind):  # a flag is an int as well, but no number
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise ConfigError(f"'{override.input_line}' is not {name}, as its default {default} is.")
+            return
+
+
+def value_at(config: Any, key: str) -> Any:
+    """The value at a dotted path of a resolved config; None if it does not exist."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
     return config
 
 

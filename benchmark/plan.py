@@ -14,6 +14,7 @@ from benchmark.fingerprints import Fingerprints
 from benchmark.grid import Cell, GridDefinition, Planned
 from benchmark.initial import start_of
 from benchmark.ownership import Elsewhere, Owner, alive, assumed_alive, claim, owner_of, rebooted
+from benchmark.ranges import check_ranges
 from benchmark.request import Request, is_chosen
 from benchmark.runs import Run, State, run_id
 
@@ -22,6 +23,10 @@ RESUMABLE = (State.PLANNED, State.SUBMITTED, State.CANCELLED, State.TIMEOUT, Sta
 
 UNREADABLE = "?"
 """The state of a run whose record cannot be read."""
+
+
+class NoCell(ConfigError):
+    """A grid has no cell with the axis values asked for."""
 
 
 def plan(grid: GridDefinition, request: Request, fingerprints: Fingerprints | None = None) -> list[Planned]:
@@ -36,12 +41,11 @@ def plan(grid: GridDefinition, request: Request, fingerprints: Fingerprints | No
     planned: dict[str, Planned] = {}
     cells = [cell for cell in expand(grid, request.overrides, request.seeds) if is_chosen(cell, request)]
     if not cells:
-        raise ConfigError(f"No cell of grid '{grid.name}' has exactly the axis values {request.cell}; plan=true shows all.")
+        raise NoCell(f"No cell of grid '{grid.name}' has exactly the axis values {request.cell}; plan=true shows all.")
     for cell in cells:
-        jobs = cell.config["jobs"]
-        if type(jobs) is not int or jobs < 1:
-            raise ConfigError(f"jobs={jobs} is not a number of runs; write jobs=1 or more.")
+        check_ranges(cell.config)
         if cell.source is not None:
+            check_ranges(cell.source.config)
             source = _source_run(cell.source, fingerprints)
             planned.setdefault(source.run_id, (cell.source, source))
             cell = replace(cell, config={**cell.config, "init_from": source.run_id})

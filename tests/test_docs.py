@@ -61,6 +61,34 @@ def test_quoted_paths_exist(document):
     assert [path for path in paths if not exists(path, document)] == []
 
 
+DOTTED = re.compile(r"^[a-z_]+(\.\w+)+$")
+FILE = re.compile(r"\.(py|csv|jsonl?|png|npz|log|safetensors)$")
+
+
+def lacks(name, document):
+    """Whether a quoted ``module.name`` names a module of the project that has no such name; other words are no modules."""
+    parts = name.split(".")
+    for folder in (document.parent, ROOT, ROOT / "methods", ROOT / "methods" / "ops", ROOT / "benchmark", ROOT / "reports"):
+        for end in range(len(parts) - 1, 0, -1):
+            module = folder.joinpath(*parts[:end]).with_suffix(".py")
+            if module.is_file():
+                return not re.search(rf"\b{parts[end]}\b", module.read_text())  # defined there, or handed on
+    return False
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_quoted_names_of_modules_exist(document):
+    names = [text for text in QUOTED.findall(prose(document)) if DOTTED.match(text) and not FILE.search(text)]
+    assert [name for name in names if lacks(name, document)] == []
+
+
+def test_the_check_of_names_can_fail():
+    readme = ROOT / "methods" / "point2mask" / "README.md"
+    assert lacks("transport_labels.nonesuch", readme) and not lacks("transport_labels.transported_owners", readme)
+    assert lacks("benchmark.plan.nonesuch", readme) and not lacks("benchmark.plan.look", readme)
+    assert not lacks("method.beta", readme)
+
+
 def test_the_check_of_paths_can_fail():
     readme = ROOT / "README.md"
     assert is_path("methods/nonesuch.py") and not exists("methods/nonesuch.py", readme)

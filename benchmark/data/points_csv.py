@@ -105,9 +105,10 @@ class PointsTable:
     def categories(self) -> Categories:
         """The classes by the column ``isthing``: things, then stuff, each sorted by name, with the ids 1, 2, ...
 
-        DataError without that column.
+        DataError without that column, or if no line that has it can be used.
         """
         if not self.is_thing:
+            self.check()
             raise DataError(
                 f"{self.path} does not say which classes are things: add a column {ISTHING} (1 or 0), "
                 "or name a JSON of COCO categories with dataset.categories=FILE."

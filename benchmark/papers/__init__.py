@@ -185,11 +185,6 @@ def identity_gap(row: PaperRow) -> float | None:
     return row.values["pq"] - both / (data.things + data.stuff)
 
 
-def rounding_slack(table: PaperTable) -> float:
-    """The largest `identity_gap` that rounding explains: half a unit of the last digit in PQ, and as much in the mean."""
-    return 10.0**-table.decimals
-
-
 def read_paper(path: Path) -> Paper:
     """Read and check a paper's file.
 

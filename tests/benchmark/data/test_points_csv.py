@@ -48,6 +48,8 @@ def test_categories_come_from_the_column(tmp_path):
     assert found == Categories([Category(1, "cat", True), Category(2, "zebra", True), Category(3, "sky", False)])
     with pytest.raises(DataError, match=r"which classes are things.*isthing.*dataset\.categories"):
         table(tmp_path, "a.jpg,1,2,cat,\n", "image,x,y,class,instance\n").categories()
+    with pytest.raises(DataError, match=r"line 2: x is 'abc', which is no number"):  # and not that the column is missing
+        table(tmp_path, "a.jpg,abc,2,cat,,1\n").categories()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from benchmark.papers import DATA, METRICS, PaperRow, PaperTable, Setting, paper
 from benchmark.papers.schedules import schedule_differences
 from reports.columns import Column
 from reports.grids import Cell, Grid
+from reports.paper_config import config_differences
 from reports.records import Record
 from reports.supervision import is_told_points_only, reads_masks, starts
 
@@ -84,24 +85,26 @@ def paper_values(row: PaperRow | None) -> dict[str, float]:
     return {f"paper_{key}": round(value / 100, 6) for key, value in row.values.items()} if row else {}
 
 
-def paper_notes(citation: Citation, rows: Sequence[tuple[str, PaperRow | None, Sequence[Record]]]) -> list[str]:
+def paper_notes(
+    citation: Citation, rows: Sequence[tuple[str, PaperRow | None, Sequence[Record], Reference | None]]
+) -> list[str]:
     """What belongs under a table with a paper's columns: source, setting, comparability, and known slips.
 
     Args:
         citation: of the grid.
-        rows: name, paper row and runs of each row of our table.
+        rows: name, paper row, runs and table and name of the paper row of each row of our table.
     """
     notes = [f"A paper's numbers are missing: {problem}" for problem in citation.problems]
-    cited = [(name, row, runs) for name, row, runs in rows if row is not None]
+    cited = [(name, row, runs, reference) for name, row, runs, reference in rows if row is not None]
     if not cited:
         return notes
-    sources = "; ".join(dict.fromkeys(row.source for _, row, _ in cited))
+    sources = "; ".join(dict.fromkeys(row.source for _, row, _, _ in cited))
     titles = "; ".join(table.title for table in citation.tables.values())
-    settings = _by_text((_setting_text(row.setting), row.name) for _, row, _ in cited)
+    settings = _by_text((_setting_text(row.setting), row.name) for _, row, _, _ in cited)
     notes.append(f"Columns under paper are as printed in {sources} ({titles}): {settings}.")
     notes += _comparability(cited)
     remarks = [("table", table.note) for table in citation.tables.values()]
-    remarks += [(f"row {row.name}", text) for _, row, _ in cited for text in (row.note, row.slip, row.inconsistent)]
+    remarks += [(f"row {row.name}", text) for _, row, _, _ in cited for text in (row.note, row.slip, row.inconsistent)]
     return notes + [f"Paper, {what}: {text}" for what, text in dict.fromkeys(remarks) if text]
 
 
@@ -127,13 +130,13 @@ def further_notes(citation: Citation, rows: Iterable[tuple[str, PaperRow | None,
     return list(dict.fromkeys(notes))
 
 
-def _comparability(cited: Sequence[tuple[str, PaperRow, Sequence[Record]]]) -> list[str]:
+def _comparability(cited: Sequence[tuple[str, PaperRow, Sequence[Record], Reference | None]]) -> list[str]:
     found, alike = [], []
-    for name, row, runs in cited:
+    for name, row, runs, reference in cited:
         run = next((r for r in runs if r.config), None)
         if run is None:
             continue  # nothing of ours to compare
-        apart = differences(run, row.setting)
+        apart = differences(run, row.setting, reference)
         found += [(text, name) for text in apart]
         alike += [] if apart else [name]
     compared = len({name for _, name in found}) + len(alike)
@@ -142,16 +145,25 @@ def _comparability(cited: Sequence[tuple[str, PaperRow, Sequence[Record]]]) -> l
         notes.append(f"The paper's numbers are not comparable with ours: {_by_text(found, compared)}.")
     if alike:
         rows = "" if len(alike) == compared else f" in {'; '.join(alike)}"
-        same = "has the data set, scale, network, supervision and, where it is known, schedule of the paper"
+        same = (
+            "has the data set, scale, network, supervision and, where it is known, schedule of the paper, and head, input, "
+            "choice of points and learning rate of the grid file"
+        )
         notes.append(f"Ours {same}{rows}; options of the method are not compared.")
     return notes
 
 
-def differences(run: Record, setting: Setting) -> list[str]:
-    """In what a run is another experiment than a paper's: data set, scale, network, supervision, pretraining, schedule.
+def differences(run: Record, setting: Setting, reference: Reference | None = None) -> list[str]:
+    """In what a run is another experiment than a paper's: data set, scale, network, supervision, pretraining, schedule, and
+    where it departs from the grid file's cell for the row in head, input, choice of points or learning rate.
 
-    [] if in none. What the paper does not say is no difference. The schedule is compared at the papers' scales only:
-    elsewhere it is another one by design, and the scale is named already.
+    [] if in none. What the paper does not say is no difference. Schedule and cell are compared at the papers' scales only:
+    elsewhere they are others by design, and the scale is named already.
+
+    Args:
+        run: ours.
+        setting: of the paper's row.
+        reference: the row, for the cell; None compares no cell.
     """
     kind = run.supervision.get("kind", "points")
     points = f"P{_at(run.config, 'dataset', 'points', 'count')}"
@@ -167,6 +179,7 @@ def differences(run: Record, setting: Setting) -> list[str]:
     apart += _pretraining_differences(run, setting)
     if ours_theirs["scale"][0] == scale:
         apart += schedule_differences(run.config.get("schedule") or {}, setting.schedule)
+        apart += config_differences(run.config, *reference, scale) if reference else []
     return apart
 
 

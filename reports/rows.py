@@ -17,7 +17,7 @@ from benchmark.statistics import image_interval, pooled
 from reports.columns import IMAGE_COLUMNS, VALUE_COLUMNS
 from reports.grids import Cell
 from reports.measures import BY_IMAGE, image_sums
-from reports.papers import Citation, differences, paper_values
+from reports.papers import Citation, Reference, differences, paper_values
 from reports.records import Reason, Record
 from reports.supervision import supervision_text
 from reports.verdicts import FAILURES, CellVerdict, Verdict, cell_verdict
@@ -74,6 +74,11 @@ class Row:
         """The runs that are done."""
         return [r for r in self.records if r.state == State.DONE]
 
+    @property
+    def reference(self) -> Reference | None:
+        """Table and name of the paper's row."""
+        return reference_of(self.cells)
+
     def by_run(self, key: str) -> list[tuple[Record, float]]:
         """The runs that measured a number, with its value."""
         pairs = zip(self.finished, self.measured[key], strict=True)
@@ -118,7 +123,7 @@ def _row(cells: Sequence[Cell], seeds: Mapping[str, tuple[float | None, ...]], c
     done = [r for r in records if r.state == State.DONE]
     axes = cells[0].axes
     paper = citation.row(cells[0])
-    verdicts = _verdicts(records, seeds, paper)
+    verdicts = _verdicts(records, seeds, paper, reference_of(cells))
     judged = main_metric(verdicts)
     values: dict[str, str | float | Stat | None] = {
         "label": known[0].label if known[0].method else str(axes.get("method", known[0].label)),
@@ -153,14 +158,21 @@ def _verdict_text(verdicts: Mapping[str, CellVerdict], judged: str | None) -> st
     return found.text if judged == "pq" or found.verdict == Verdict.FAILED else f"{METRICS[judged]} {found.text}"
 
 
+def reference_of(cells: Sequence[Cell]) -> Reference | None:
+    """Table and name of the paper's row that the cells of a row stand for."""
+    first = next(iter(cells), None)
+    return (first.paper_table, first.paper_row) if first and first.paper_table and first.paper_row else None
+
+
 def _verdicts(
-    records: Sequence[Record], seeds: Mapping[str, tuple[float | None, ...]], paper: PaperRow | None
+    records: Sequence[Record], seeds: Mapping[str, tuple[float | None, ...]], paper: PaperRow | None,
+    reference: Reference | None,
 ) -> dict[str, CellVerdict]:
     """The verdict by every metric that the paper prints."""
     if paper is None:
         return {}
     done = [r for r in records if r.state == State.DONE]
-    apart = differences(done[0], paper.setting) if done else ()
+    apart = differences(done[0], paper.setting, reference) if done else ()
     failure = next((r.reason.kind for r in records if r.state in FAILURES and r.reason), "")
     states = [r.state for r in records]
     return {

@@ -116,7 +116,7 @@ def result_table(grid: Grid) -> ResultTable:
         axes = [SETTING_COLUMN, *axes]
     columns = (*NAME_COLUMNS, *axes, *_value_columns(citation), *STATE_COLUMNS)
     table = ResultTable(grid.title, columns, tuple(rows), tuple(_notes(columns, rows)))
-    cited = paper_notes(citation, [(table.name(row), row.paper, row.records) for row in rows])
+    cited = paper_notes(citation, [(table.name(row), row.paper, row.records, row.reference) for row in rows])
     cited += further_notes(citation, [(table.name(row), row.paper, row.cells[0]) for row in rows])
     return replace(table, notes=(*table.notes, *cited))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.fingerprints import Fingerprints
-from benchmark.grid import load_grid, write_grid
+from benchmark.grid import load_grid
+from benchmark.grid_file import write_grid
 from benchmark.plan import plan
 from benchmark.provenance import ROOT
 from benchmark.request import read_request

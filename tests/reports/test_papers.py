@@ -86,8 +86,9 @@ def test_the_notes_say_source_setting_and_why_nothing_is_comparable(tmp_path):
 def test_equal_settings_are_told_row_by_row(tmp_path):
     table = write_grid(tmp_path, UNITS, configs={"equal": PAPER, "nearest": PAPER})
     assert note(table, "Ours").startswith(
-        "Ours has the data set, scale, network, supervision and, where it is known, schedule of the paper in point2mask, "
-        "P1, method.units=equal; point2mask, P1, method.units=nearest;"
+        "Ours has the data set, scale, network, supervision and, where it is known, schedule of the paper, and head, "
+        "input, choice of points and learning rate of the grid file in point2mask, P1, method.units=equal; "
+        "point2mask, P1, method.units=nearest;"
     )
     assert "network tiny, not R50 (point2mask, P1, method.units=centroid)" in note(table, "The paper's numbers are not")
 

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from benchmark.data.errors import DataError
 from benchmark.data.images import AnnotatedSource, Annotation, ImageRecord, ImageSource
-from benchmark.data.points import target_segments
+from benchmark.data.points import STRATEGIES, target_segments
 from benchmark.data.points_file import PointsFile, records_by_id
 from benchmark.data.transforms import Geometry, Transform
 from methods.base.types import Categories, MaskSample, PointLabels, PointSample, PseudoLabels
@@ -104,6 +104,8 @@ class MaskDataset(PointDataset):
     def item(self, index: int, epoch: int) -> MaskSample:
         record, geometry, image, points, original = self._load(index, epoch)
         ids = target_map(self._source.read_annotation(record), original, self._source.categories, record)
+        if self.points.strategy in STRATEGIES:  # imported ones may lie beside their masks
+            check_drawn(ids, original, record)
         moved = geometry.ids(ids, points)
         return _mask_sample(image, points, record, moved, geometry)
 
@@ -128,6 +130,19 @@ def target_map(
     return lookup[inverse].reshape(annotation.ids.shape)
 
 
+def check_drawn(targets: np.ndarray, points: PointLabels, record: ImageRecord) -> None:
+    """DataError if a point is not on its target in the (H, W) `target_map`: drawn points are, unless masks were replaced."""
+    x, y = points.xy.numpy().T
+    astray = np.flatnonzero(targets[y, x] != points.target.numpy() + 1)
+    if astray.size:
+        first = int(astray[0])
+        raise DataError(
+            f"The point x={x[first]}, y={y[first]} of image {record.file_name} is not on target "
+            f"{int(points.ids[points.target[first]])}, which it was drawn from: the masks were replaced since. Remove the "
+            "points file, so that points are drawn again, or put the masks back."
+        )
+
+
 def _mask_sample(
     image: torch.Tensor, points: PointLabels, record: ImageRecord, ids: torch.Tensor, geometry: Geometry
 ) -> MaskSample:
@@ -147,6 +162,8 @@ class EvaluationDataset(Dataset[tuple[PointSample, Annotation, ImageRecord]]):
         transform: its size limits are used, its random choices are not.
         points: labels to go with the images, matched by image id.
         masks: give `MaskSample`, for labelers that read masks (the bounds), instead of `PointSample`.
+
+    An item raises DataError if a point that was drawn from this ground truth is not on its target there.
     """
 
     def __init__(
@@ -159,6 +176,8 @@ class EvaluationDataset(Dataset[tuple[PointSample, Annotation, ImageRecord]]):
         self.points = points
         self.masks = masks
         self._position = records_by_id(points.records) if points is not None else {}
+        drawn_here = points is not None and points.source_fingerprint == source.fingerprint
+        self._drawn = drawn_here and points.strategy in STRATEGIES
 
     def __len__(self) -> int:
         return len(self.source.records)
@@ -170,9 +189,12 @@ class EvaluationDataset(Dataset[tuple[PointSample, Annotation, ImageRecord]]):
         labels = self.points.labels_of(self._position[record.id]) if record.id in self._position else no_points()
         image, points = geometry.image(self.source.read_image(record)), geometry.points(labels)
         annotation = self.source.read_annotation(record)
+        if self.masks or self._drawn:
+            targets = target_map(annotation, labels, self.source.categories, record)
+            if self._drawn:
+                check_drawn(targets, labels, record)
         if self.masks:
-            ids = geometry.ids(target_map(annotation, labels, self.source.categories, record), points)
-            return _mask_sample(image, points, record, ids, geometry), annotation, record
+            return _mask_sample(image, points, record, geometry.ids(targets, points), geometry), annotation, record
         return PointSample(image, points, record.id, size), annotation, record
 
 

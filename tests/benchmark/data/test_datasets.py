@@ -127,6 +127,18 @@ def test_masks_must_be_those_the_points_were_drawn_from(toy):
         MaskDataset(source, lost, SAME, seed=0)[0]
 
 
+def test_points_that_are_not_on_their_masks_any_more_are_refused(toy):
+    """As after masks were replaced while the JSON stayed: its hash is what points files are compared by."""
+    _, source, points = toy
+    moved = replace(points, point_x=points.point_x[::-1].copy(), point_y=points.point_y[::-1].copy())
+    said = r"The point x=\d+, y=\d+ of image a\.jpg is not on target \d+, which it was drawn from"
+    for dataset in (MaskDataset(source, moved, SAME, seed=0), EvaluationDataset(source, SAME, moved)):
+        with pytest.raises(DataError, match=said):
+            dataset[0]
+    imported = replace(moved, strategy="imported")  # a person's clicks may miss
+    assert EvaluationDataset(source, SAME, imported)[0] and MaskDataset(source, imported, SAME, seed=0)[0]
+
+
 def test_segments_without_a_label_are_ignored(toy):
     _, source, points = toy
     keep = points.target_segment != 7

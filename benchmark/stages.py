@@ -123,14 +123,14 @@ def _trained(
 
 
 def _supervision(config: Mapping[str, Any], supervision: str, points: PointsFile) -> dict[str, Any]:
-    if supervision == "masks":
-        return {"kind": supervision, "points_per_target": None, "boxes": 0, "masks": "all training images"}
-    settings = config["dataset"]["points"]
     start = start_of(config)
-    read = {"boxes": 0, "masks": 0, **({"start": start.supervision()} if start else {})}
+    started = {"start": start.supervision()} if start else {}
+    if supervision == "masks":
+        return {"kind": supervision, "points_per_target": None, "boxes": 0, "masks": "all training images", **started}
+    settings = config["dataset"]["points"]
     if settings["count"] == ALL:
         settings = {**settings, "count": points.count}
-    return {**sparse_supervision(settings), **read}
+    return {**sparse_supervision(settings), "boxes": 0, "masks": 0, **started}
 
 
 def _forget_peak_memory() -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from benchmark.configs import ConfigError
+from benchmark.configs import ConfigError, value_at
 from benchmark.papers import DATA, METRICS, PaperRow, PaperTable, Setting, paper_table
 from benchmark.papers.schedules import schedule_differences
 from reports.columns import Column
@@ -166,13 +165,13 @@ def differences(run: Record, setting: Setting, reference: Reference | None = Non
         reference: the row, for the cell; None compares no cell.
     """
     kind = run.supervision.get("kind", "points")
-    points = f"P{_at(run.config, 'dataset', 'points', 'count')}"
+    points = f"P{value_at(run.config, 'dataset.points.count')}"
     read = {"masks": "M", "points": points, IMPORTED: setting.supervision}.get(kind, kind)
     scale = SCALES.get(setting.data, "paper")
     ours_theirs = {
-        "data set": (_at(run.config, "dataset", "name"), setting.data, DATA[setting.data].title),
-        "scale": (_at(run.config, "scale"), scale, scale),
-        "network": (_at(run.config, "model", "name"), setting.backbone.lower().replace("-", "_"), setting.backbone),
+        "data set": (value_at(run.config, "dataset.name"), setting.data, DATA[setting.data].title),
+        "scale": (value_at(run.config, "scale"), scale, scale),
+        "network": (value_at(run.config, "model.name"), setting.backbone.lower().replace("-", "_"), setting.backbone),
         "supervision": (read, setting.supervision, setting.supervision),
     }  # fmt: skip
     apart = [f"{what} {ours}, not {name}" for what, (ours, theirs, name) in ours_theirs.items() if theirs and ours != theirs]
@@ -192,13 +191,6 @@ def _pretraining_differences(run: Record, setting: Setting) -> list[str]:
     if setting.supervision != "M" and not all(map(is_told_points_only, before)):
         return ["pretrained on masks" if any(map(reads_masks, before)) else "pretrained on what has no record"]
     return [] if title == setting.pretraining else [f"pretrained on {title}, not {setting.pretraining}"]
-
-
-def _at(config: Mapping[str, Any], *path: str) -> Any:
-    node: Any = config
-    for key in path:
-        node = node.get(key) if isinstance(node, Mapping) else None
-    return node
 
 
 def _setting_text(setting: Setting) -> str:

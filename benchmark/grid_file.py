@@ -36,9 +36,10 @@ def write_grid(folder: Path, grid: GridDefinition, cells: Sequence[Planned], par
     listed = _listed(path)
     if part and listed:
         entries, sources = _merged(listed["cells"], entries), _together(listed.get("pretraining", []), sources)
-    asked, known = [entry["run_id"] for entry in entries], [entry["run_id"] for entry in (listed or {}).get("cells", [])]
-    beyond = [run for run in known if run not in set(asked)]
-    if beyond and set(asked) < set(known):
+    asked = [entry["run_id"] for entry in entries]
+    known = {entry["run_id"] for entry in (listed or {}).get("cells", [])}
+    beyond = known - set(asked)
+    if beyond and known.issuperset(asked):
         return (
             f"{path} lists {len(known)} runs, {len(asked)} of them asked for here; the report keeps all. Remove the file "
             "for a report of these alone."

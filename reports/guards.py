@@ -40,7 +40,7 @@ def check(grid: Grid, table: ResultTable) -> list[Guard]:
         _guard("PQ_c = SQ_c RQ_c in every class", (names[r.run_id] for r, p in measured if not _is_product(p))),
         _guard("The IoUs of matches are above 0.5 and at most 1", (names[r.run_id] for r, p in measured if not _matches(p))),
         _guard(
-            "Rows supervised by points read no box and no mask, nor did what they start from",
+            "Rows not trained on masks read no box and no mask, nor did what they start from",
             (names[r.run_id] for r in done if _leaks(r)),
         ),
         _guard("No row holds a seed twice", (table.name(row) for row in table.rows if _repeats_seed(row.records))),
@@ -175,7 +175,7 @@ def _matches(result: PanopticResult) -> bool:
 
 
 def _leaks(record: Record) -> bool:
-    return record.supervision.get("kind") == "points" and not is_points_only(record)
+    return record.supervision.get("kind") != "masks" and not is_points_only(record)
 
 
 def _repeats_seed(records: Iterable[Record]) -> bool:

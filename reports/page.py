@@ -111,8 +111,8 @@ def _supervision(table: ResultTable) -> dict[str, list[str]]:
     rows: dict[str, list[str]] = {}
     for row in table.rows:
         read = next((r.supervision for r in row.records if r.supervision), {})
-        known = flat({key: value for key, value in read.items() if value is not None})
-        text = ", ".join(f"{key.replace('_', ' ').replace('.', ' ')}: {value}" for key, value in known)
+        known = [(key.replace("_", " ").replace(".", " "), value) for key, value in flat(read) if value != "None"]
+        text = ", ".join(f"{key}: {value}" for key, value in known)
         rows.setdefault(text or "no record", []).append(table.name(row))
     return rows
 

@@ -44,7 +44,7 @@ CASES = {
     "The IoUs of matches are above 0.5 and at most 1": lambda r: r["metrics"]["labels_train"]["quality"]["panoptic"][
         "cat"
     ].update(iou=0.4),
-    "Rows supervised by points read no box and no mask, nor did what they start from": lambda r: (
+    "Rows not trained on masks read no box and no mask, nor did what they start from": lambda r: (
         r["supervision"].update(boxes=4)
     ),
     "No row holds a seed twice": lambda r: r.update(seed=0),

@@ -16,7 +16,7 @@ from tests.reports.test_tables import write_grid
 
 POINTS = {"kind": "points", "points_per_target": 1, "boxes": 0, "masks": 0}
 MASKS = {"kind": "masks", "points_per_target": None, "boxes": 0, "masks": "all training images"}
-CLAIM = "Rows supervised by points read no box and no mask, nor did what they start from"
+CLAIM = "Rows not trained on masks read no box and no mask, nor did what they start from"
 
 
 def started(*chain):

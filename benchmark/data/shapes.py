@@ -36,6 +36,10 @@ class Stuff:
     texture: Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
 
+STAR_STEP = 2.0**-22
+"""Radii; the outline of a star is a multiple of it."""
+
+
 def _disc(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.hypot(u, v) - 1
 
@@ -50,8 +54,13 @@ def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    # a wavy radius is no exact distance; 0.8 keeps outlines about as wide as those of the other shapes
-    return 0.8 * (np.hypot(u, v) - 0.9 - 0.3 * np.cos(5 * np.arctan2(v, u)))
+    # A wavy radius is no exact distance; 0.8 keeps outlines about as wide as those of the other shapes.
+    # The last bits of an arctangent depend on the processor's vector instructions, and in float32 they decide whether a
+    # pixel whose centre is on the outline is inside. So float64, rounded to steps that are far wider than its errors: masks,
+    # and the points drawn on them, are the same on all machines.
+    u, v = u.astype(np.float64), v.astype(np.float64)
+    outline = 0.8 * (np.hypot(u, v) - 0.9 - 0.3 * np.cos(5 * np.arctan2(v, u)))
+    return (np.rint(outline / STAR_STEP) * STAR_STEP).astype(np.float32)
 
 
 SHAPES = (

@@ -218,9 +218,9 @@ def test_a_network_that_is_not_finite_is_told():
         model(batch_of(), DONE)
 
 
-def two_halves(images=8):
+def two_halves(images=8, draw=0):
     """Images of a red and a blue part with a click on each; the batch, and the class of every pixel."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(draw)
     pictures, truths, clicks = [], [], []
     for i in range(images):
         split = int(torch.randint(16, 48, (), generator=generator))
@@ -238,15 +238,18 @@ def two_halves(images=8):
 
 
 def test_class_maps_follow_a_few_labelled_pixels():
-    batch, truth = two_halves()
+    """Other images in every step: the sixteen clicks of one batch are learned by heart, which tells the rest nothing."""
     model = model_of("partial_cross_entropy", resolution="map").train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(20):
+    for step in range(20):
+        batch, _ = two_halves(draw=step)
         optimizer.zero_grad()
         sum(model(batch, DONE).values()).backward()
         optimizer.step()
+    batch, truth = two_halves(draw=20)
     found = torch.stack([prediction.classes for prediction in model.eval().predict(list(batch.images))])
-    assert (found == truth).float().mean() > 0.7  # one class for all pixels has a half
+    # One class for all pixels has a half; six initialisations and rates had 0.87 to 0.99.
+    assert (found == truth).float().mean() > 0.75
 
 
 @pytest.mark.parametrize("options", [{}, FIXED], ids=str)

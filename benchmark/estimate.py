@@ -130,7 +130,7 @@ def _done(file: Path) -> dict[str, Any] | None:
 
 def _cost(record: Mapping[str, Any], folder: Path) -> Cost | None:
     seconds = record.get("wall_seconds")
-    if not seconds:
+    if not seconds or record.get("trained"):  # its wall time is that of an evaluation alone
         return None
     weights = sum((record.get("parameters") or {}).values()) * BYTES_PER_PARAMETER
     if record.get("timings") is None:  # nothing was trained

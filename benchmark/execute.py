@@ -79,7 +79,7 @@ def run_cell(
                 config=config, command=command, state=State.SKIPPED, reason=reason, owner=None, **_description(config)
             )
             return State.SKIPPED
-        return execute(owned, config, command, listener, job)
+        return execute(owned, config, command, listener, job, afresh=fresh)
     except Superseded as error:
         LOGGER.error("%s", error)
         return _state(run)
@@ -100,7 +100,9 @@ def further_device() -> bool:
     return any(int(os.environ.get(name, "0")) > 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
-def execute(run: Run, config: Mapping[str, Any], command: str, listener: Listener, job: str | None = None) -> State:
+def execute(
+    run: Run, config: Mapping[str, Any], command: str, listener: Listener, job: str | None = None, *, afresh: bool = False
+) -> State:
     """Run to a final state and record it.
 
     Args:
@@ -109,6 +111,7 @@ def execute(run: Run, config: Mapping[str, Any], command: str, listener: Listene
         command: what a person types to repeat exactly this cell.
         listener: progress.
         job: ``<job id>.<restart count>`` of a scheduler, which starts the run again if it ends the process.
+        afresh: train even where another run has the weights already.
 
     Returns:
         The state that the run ended in. KeyboardInterrupt and Preempted pass through after the record is written.
@@ -131,7 +134,7 @@ def execute(run: Run, config: Mapping[str, Any], command: str, listener: Listene
     )
     try:
         run.update(**_description(config))
-        results = train_and_evaluate(run, config, listener)
+        results = train_and_evaluate(run, config, listener, afresh=afresh)
         run.update(**results, state=State.DONE, owner=None, finished=now(), wall_seconds=earlier + time.monotonic() - began)
         shutil.rmtree(run.checkpoints, ignore_errors=True)  # the weights are kept
     except Superseded:

@@ -55,6 +55,22 @@ LATER_KEYS = ("init_from",)
 run's identity, so that those runs keep their ids."""
 
 
+AFTER_TRAINING = (
+    "dataset.val",
+    "evaluation",
+    "head.test_queries",
+    "head.mask_threshold",
+    "head.quality_threshold",
+    "head.thing_overlap",
+    "head.stuff_overlap",
+    "head.quality",
+    "head.score_threshold",
+    "head.overlap_threshold",
+)
+"""Config keys of a run's identity that training does not read: what is measured, and how masks are merged at test time. Runs
+that differ in nothing else have the same weights (`benchmark.shared_training`)."""
+
+
 class State(StrEnum):
     """Where a run stands."""
 
@@ -210,14 +226,31 @@ def identity(
         points_fingerprints: split name -> fingerprint of the point labels.
         start: fingerprint of the weights that ``init_from`` names (`benchmark.initial`); None without it.
     """
+    return _identity(config, points_fingerprints, start, _NOT_IDENTITY)
 
-    places = _PLACES.get(config["dataset"].get("kind", ""), frozenset())
+
+def training_identity(
+    config: Mapping[str, Any], points_fingerprint: str, start: str | None = None
+) -> dict[str, Any]:
+    """The part of `identity` that decides the weights that training ends with.
+
+    Args:
+        config, start: as for `identity`.
+        points_fingerprint: that of the point labels of the training split.
+    """
+    return _identity(config, {"train": points_fingerprint}, start, _NOT_IDENTITY | frozenset(AFTER_TRAINING))
+
+
+def _identity(
+    config: Mapping[str, Any], points_fingerprints: Mapping[str, str], start: str | None, left_out: frozenset[str]
+) -> dict[str, Any]:
+    left_out = left_out | _PLACES.get(config["dataset"].get("kind", ""), frozenset())
 
     def kept(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         result = {}
         for key, value in node.items():
             path = f"{prefix}{key}"
-            if path not in _NOT_IDENTITY | places and not (value is None and path in LATER_KEYS):
+            if path not in left_out and not (value is None and path in LATER_KEYS):
                 result[key] = kept(value, f"{path}.") if isinstance(value, Mapping) else value
         return result
 
@@ -225,7 +258,6 @@ def identity(
         config = {**config, "chosen_precision": config["precision"]}
     if start is not None:  # what the weights are, not where they lie
         config = {**config, "init_from": start}
-
     return {"config": kept(config, ""), "points": dict(points_fingerprints)}
 
 

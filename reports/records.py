@@ -68,6 +68,7 @@ class Record:
     peak_memory_mb: float | None = None
     wall_seconds: float | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     created: str = ""
     finished: str = ""
@@ -76,6 +77,18 @@ class Record:
     def scale(self) -> str:
         """Name of the scale that the run was made at, "" if it is not recorded."""
         return str(self.config.get("scale") or "")
+
+    @property
+    def revisions(self) -> str:
+        """The code revision, and that of the training where it is that of another run and differs."""
+        measured = str(self.provenance.get("revision"))
+        trained = str(self.trained.get("revision", measured))
+        return measured if trained == measured else f"{measured}, trained at {trained}"
+
+    @property
+    def dirty(self) -> bool:
+        """Whether uncommitted code measured or trained the run."""
+        return bool(self.provenance.get("dirty") or self.trained.get("dirty"))
 
     @property
     def gpu_hours(self) -> float | None:
@@ -156,6 +169,7 @@ def _record(run: Run, raw: Mapping[str, Any]) -> Record:
         peak_memory_mb=number(raw.get("peak_memory_mb")),
         wall_seconds=number(raw.get("wall_seconds")),
         provenance=dict(raw.get("provenance") or {}),
+        trained=dict(raw.get("trained") or {}),
         command=str(raw.get("command") or ""),
         created=str(raw.get("created") or ""),
         finished=str(raw.get("finished") or ""),

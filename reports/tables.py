@@ -181,6 +181,13 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
         notes.append("Rows with one seed (n = 1) have no ±: n is too small to separate them from other rows.")
     if open_rows := sum(row.done < len(row.records) for row in rows):
         notes.append(f"{open_rows} of {len(rows)} rows have runs that are not done; their reason is in the row.")
+    runs = [record for row in rows for record in row.records]
+    if shared := sum(bool(record.trained) for record in runs):
+        notes.append(
+            "Took over the weights of a run that differs only in what happens after training: "
+            f"{shared} of {len(runs)} runs. "
+            "Their wall time is that of an evaluation, the stages of their steps are those of that training."
+        )
     fixed = {
         key.removeprefix("axis:"): value
         for key, value in (rows[0].values if rows else {}).items()

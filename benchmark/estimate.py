@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmark.fingerprints import Fingerprints
 from benchmark.grid import Planned
+from benchmark.plan import training_of
 from benchmark.runs import State
 
 BYTES_PER_PARAMETER = 4
@@ -92,14 +93,19 @@ class PastRuns:
 
 
 def expected(cells: Sequence[Planned], fingerprints: Fingerprints) -> Expected:
-    """What these cells will cost together."""
+    """What these cells will cost together. Of cells with the same training the first one has its cost, the others only disk:
+    what they measure takes little beside it."""
     past: dict[str, PastRuns] = {}
     costs = []
-    for cell, _ in cells:
+    trainings = set()
+    for cell, run in cells:
+        training = training_of(cell) or run.run_id
         folder = str(cell.config["results_dir"])
         if folder not in past:
             past[folder] = PastRuns(Path(folder))
-        costs.append(past[folder].cost(cell.config, fingerprints.of(cell.config).data))
+        cost = past[folder].cost(cell.config, fingerprints.of(cell.config).data)
+        costs.append(replace(cost, hours=0.0) if cost and training in trainings else cost)
+        trainings.add(training)
     known = [cost for cost in costs if cost]
     return Expected(
         len(costs), len(costs) - len(known),

@@ -70,6 +70,7 @@ def run_cell(
     try:
         if fresh:
             owned.clear()
+            owned.update(state=State.PLANNED, afresh=True)  # trained even where another run has the weights
         elif _state(run) == State.DONE:  # by somebody else, after the decision to run it
             return State.DONE
         start = start_of(config)
@@ -79,7 +80,7 @@ def run_cell(
                 config=config, command=command, state=State.SKIPPED, reason=reason, owner=None, **_description(config)
             )
             return State.SKIPPED
-        return execute(owned, config, command, listener, job, afresh=fresh)
+        return execute(owned, config, command, listener, job)
     except Superseded as error:
         LOGGER.error("%s", error)
         return _state(run)
@@ -100,9 +101,7 @@ def further_device() -> bool:
     return any(int(os.environ.get(name, "0")) > 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
-def execute(
-    run: Run, config: Mapping[str, Any], command: str, listener: Listener, job: str | None = None, *, afresh: bool = False
-) -> State:
+def execute(run: Run, config: Mapping[str, Any], command: str, listener: Listener, job: str | None = None) -> State:
     """Run to a final state and record it.
 
     Args:
@@ -111,7 +110,6 @@ def execute(
         command: what a person types to repeat exactly this cell.
         listener: progress.
         job: ``<job id>.<restart count>`` of a scheduler, which starts the run again if it ends the process.
-        afresh: train even where another run has the weights already.
 
     Returns:
         The state that the run ended in. KeyboardInterrupt and Preempted pass through after the record is written.
@@ -134,7 +132,7 @@ def execute(
     )
     try:
         run.update(**_description(config))
-        results = train_and_evaluate(run, config, listener, afresh=afresh)
+        results = train_and_evaluate(run, config, listener)
         run.update(**results, state=State.DONE, owner=None, finished=now(), wall_seconds=earlier + time.monotonic() - began)
         shutil.rmtree(run.checkpoints, ignore_errors=True)  # the weights are kept
     except Superseded:

@@ -16,7 +16,7 @@ from benchmark.initial import start_of
 from benchmark.ownership import Elsewhere, Owner, alive, assumed_alive, claim, owner_of, rebooted
 from benchmark.ranges import check_ranges
 from benchmark.request import Request, is_chosen
-from benchmark.runs import Run, State, run_id
+from benchmark.runs import Run, State, run_id, training_id
 
 RESUMABLE = (State.PLANNED, State.SUBMITTED, State.CANCELLED, State.TIMEOUT, State.NODE_FAILED)
 """States of runs that did not fail by themselves: the same command goes on with them."""
@@ -191,16 +191,36 @@ def _state(run: Run) -> State | None:
 
 
 def waves(cells: Sequence[Planned]) -> list[list[Planned]]:
-    """Cells in the order in which they can run: each starts from runs of earlier waves, or from none of these."""
+    """Cells in the order in which they can run: each starts from runs of earlier waves, or from none of these.
+
+    Of cells with the same training one is in an earlier wave than the others, which find its weights
+    (`benchmark.shared_training`).
+    """
     left, result = list(cells), []
     while left:
         waiting = {run.run_id for _, run in left}
-        ready = [(cell, run) for cell, run in left if _source_id(cell.config) not in waiting]
+        ready: dict[str, Planned] = {}
+        for cell, run in left:
+            if _source_id(cell.config) not in waiting:
+                ready.setdefault(training_of(cell) or run.run_id, (cell, run))
         if not ready:  # ids are hashes of what a run starts from: no run can start from itself
             raise ConfigError(f"{left[0][1].run_id} would start from itself; choose another init_from.")
-        result.append(ready)
-        left = [(cell, run) for cell, run in left if _source_id(cell.config) in waiting]
+        begun = {run.run_id for _, run in ready.values()}
+        result.append(list(ready.values()))
+        left = [(cell, run) for cell, run in left if run.run_id not in begun]
     return result
+
+
+def training_of(cell: Cell) -> str | None:
+    """What cells of one plan have in common whose weights are the same; None of a cell that trains in any case.
+
+    The point labels are those that the config names: within a plan they are the same for the same settings.
+    """
+    if cell.config["evaluation"].get("candidates"):
+        return None
+    start = start_of(cell.config)
+    points = str(cell.config["dataset"]["points"].get("file"))
+    return training_id(cell.config, points, start.fingerprint if start else None)
 
 
 def _source_id(config: Mapping[str, Any]) -> str | None:

@@ -42,10 +42,11 @@ NOT_IDENTITY = (
     "schedule.checkpoint_every",
     "evaluation.gallery_images",
     "learned_maps",
+    "merging",
 )
 """Config keys that say where and how a run is executed, not what it computes. The data themselves enter a run's identity
 through the fingerprint of the point labels, which holds the fingerprint of the data they were drawn from. ``learned_maps``
-are defaults that keys of some methods take over; those keys are part of it."""
+and ``merging`` are defaults that keys of some methods and heads take over; those keys are part of it."""
 _NOT_IDENTITY = frozenset(NOT_IDENTITY)
 _PLACES = {"points_folder": frozenset(("dataset.images", "dataset.categories", "dataset.val"))}
 """Further such keys of some kinds of data sets: where their files lie. (Of other kinds, ``dataset.images`` is a pattern.)"""
@@ -57,7 +58,9 @@ run's identity, so that those runs keep their ids."""
 
 AFTER_TRAINING = (
     "dataset.val",
-    "evaluation",
+    "evaluation.label_images",
+    "evaluation.multi_scale",
+    "evaluation.window",
     "head.test_queries",
     "head.mask_threshold",
     "head.quality_threshold",
@@ -229,16 +232,15 @@ def identity(
     return _identity(config, points_fingerprints, start, _NOT_IDENTITY)
 
 
-def training_identity(
-    config: Mapping[str, Any], points_fingerprint: str, start: str | None = None
-) -> dict[str, Any]:
-    """The part of `identity` that decides the weights that training ends with.
+def training_id(config: Mapping[str, Any], points_fingerprint: str, start: str | None = None) -> str:
+    """Hash of the part of `identity` that decides the weights that training ends with.
 
     Args:
         config, start: as for `identity`.
         points_fingerprint: that of the point labels of the training split.
     """
-    return _identity(config, {"train": points_fingerprint}, start, _NOT_IDENTITY | frozenset(AFTER_TRAINING))
+    left_out = _NOT_IDENTITY | frozenset(AFTER_TRAINING)
+    return _hash(_identity(config, {"train": points_fingerprint}, start, left_out))
 
 
 def _identity(
@@ -269,5 +271,8 @@ def run_name(config: Mapping[str, Any]) -> str:
 
 def run_id(config: Mapping[str, Any], points_fingerprints: Mapping[str, str], start: str | None = None) -> str:
     """Readable name and ten hex digits of the hash of `identity`: equal exactly if the runs would compute the same."""
-    canonical = json.dumps(identity(config, points_fingerprints, start), sort_keys=True, ensure_ascii=False)
-    return f"{run_name(config)}-{hashlib.sha256(canonical.encode()).hexdigest()[:10]}"
+    return f"{run_name(config)}-{_hash(identity(config, points_fingerprints, start))[:10]}"
+
+
+def _hash(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,11 +1,13 @@
 """Runs that differ only in what happens after training have the same weights: one trains, the others take those over.
 
-So a comparison of test-time thresholds costs one training. Training is a function of config, points and seed (on a GPU up to
-rounding), and a run that shares one says so: ``trained`` in its record names the run that did it, and its code revision.
+So a comparison of thresholds of the merging costs one training. Weights are taken over only where training again would give
+the same ones: same config but for `benchmark.runs.AFTER_TRAINING`, same points, and the same code, packages, processor and
+number of threads. ``trained`` in a record names the run that trained.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from benchmark.checkpoint import load_weights, save_weights
-from benchmark.runs import Run, State, run_name, training_identity, write_text_atomically
+from benchmark.runs import Run, State, run_name, training_id, write_text_atomically
 from methods.base.model import Model
 
 LOGGER = logging.getLogger("benchmark")
@@ -41,53 +43,59 @@ class Trained:
             model: of the run's config.
 
         Returns:
-            The timings of the training; None, and nothing is written, if the weights cannot be read (torn, or deleted
-            meanwhile).
+            The timings of the training; None, and nothing is changed, if weights or log cannot be read or do not fit.
         """
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         try:
+            log = self.run.metrics_file.read_text(encoding="utf-8")
             load_weights(self.run.weights_file, model)
-        except (OSError, SafetensorError) as error:  # raised before anything is loaded
-            LOGGER.warning("%s cannot be read (%s); training", self.run.weights_file, error)
+        except (OSError, UnicodeDecodeError, SafetensorError, RuntimeError) as error:
+            model.load_state_dict(before)
+            LOGGER.warning("the weights of %s cannot be taken over (%s); training", self.run.run_id, error)
             return None
         save_weights(run.weights_file, model, run.guard)
-        write_text_atomically(run.metrics_file, self.run.metrics_file.read_text(encoding="utf-8"), run.guard)
+        write_text_atomically(run.metrics_file, log, run.guard)
         timings = dict(self.record["timings"])
-        origin = self.record["provenance"]
-        # Who took them over itself names the run that trained them, which may be gone.
-        trained = self.record.get("trained") or {
-            "run_id": self.run.run_id, "revision": origin.get("revision"), "dirty": origin.get("dirty"),
-        }
-        run.update(timings=timings, trained=trained)
+        run.update(timings=timings, trained={"run_id": self.run.run_id})
         return timings
 
 
-def trained_before(run: Run, config: Mapping[str, Any], points_fingerprint: str, start: str | None) -> Trained | None:
-    """A finished run in the same results folder with the weights that this run would train, None if there is none.
-
-    A run that keeps weights along its training (``evaluation.candidates``) always trains: another's may not be kept.
+def trained_before(
+    run: Run, config: Mapping[str, Any], points_fingerprint: str, start: str | None, origin: Mapping[str, Any]
+) -> Trained | None:
+    """A finished run in the same results folder that trained what this run would train, None if there is none.
 
     Args:
         run: that is about to train.
         config: its resolved config.
         points_fingerprint: of the point labels of the training split.
         start: fingerprint of the weights it starts from, None if it starts afresh.
+        origin: code, packages and hardware of this process (`benchmark.provenance.provenance`). Code that is not committed,
+            or not known, may be another than it was.
     """
-    if config["evaluation"].get("candidates"):
+    # Of weights that are kept along a training (candidates) another run may not have kept the same.
+    if origin["dirty"] is not False or config["evaluation"].get("candidates"):
         return None
-    wanted = training_identity(config, points_fingerprint, start)
-    for folder in sorted(run.folder.parent.glob(f"{run_name(config)}-*")):
+    wanted = training_id(config, points_fingerprint, start)
+    for folder in sorted(run.folder.parent.glob(f"{glob.escape(run_name(config))}-*")):
         other = Run(run.results_dir, folder.name)
-        if other.run_id == run.run_id or not (other.weights_file.exists() and other.metrics_file.exists()):
+        if other.run_id == run.run_id or not other.weights_file.exists():
             continue
         try:
             record = other.read()
-            fingerprints = record["provenance"]["fingerprints"] if record and record["state"] == State.DONE else None
+            if record and _has_trained(record, origin) and _training_of(record) == wanted:
+                return Trained(other, record)
         except (ValueError, KeyError, TypeError):
             continue  # its own report says what is wrong with it
-        if fingerprints is None or not record.get("timings"):
-            continue
-        found = training_identity(record["config"], fingerprints["points"], fingerprints.get("start"))
-        # A record has passed through JSON, which has lists where a config may have tuples.
-        if found == json.loads(json.dumps(wanted)):
-            return Trained(other, record)
     return None
+
+
+def _has_trained(record: Mapping[str, Any], origin: Mapping[str, Any]) -> bool:
+    """Whether a run is done, trained itself, and did so where ``origin`` says."""
+    known = {key: record["provenance"][key] for key in origin} if record["state"] == State.DONE else {}
+    return bool(known and record.get("timings")) and not record.get("trained") and known == json.loads(json.dumps(origin))
+
+
+def _training_of(record: Mapping[str, Any]) -> str:
+    fingerprints = record["provenance"]["fingerprints"]
+    return training_id(record["config"], fingerprints["points"], fingerprints.get("start"))

@@ -40,16 +40,13 @@ class Listener(Protocol):
     def evaluating(self, what: str, done: int, total: int) -> None: ...
 
 
-def train_and_evaluate(
-    run: Run, config: Mapping[str, Any], listener: Listener, *, afresh: bool = False
-) -> dict[str, Any]:
+def train_and_evaluate(run: Run, config: Mapping[str, Any], listener: Listener) -> dict[str, Any]:
     """Both stages of a run, each only as far as it is missing.
 
     Args:
         run: its folder; training goes on from the last checkpoint there.
         config: resolved config.
         listener: progress.
-        afresh: train even where another run has the weights already.
 
     Returns:
         What the record tells of a finished run (supervision, metrics, timings, provenance); nothing on all devices but the
@@ -65,7 +62,7 @@ def train_and_evaluate(
     points = points_of(config, "train")
     torch.manual_seed(config["seed"])
     model = build_model(config, source.categories)
-    timings = _trained(run, config, model, points, supervision, fabric, listener, afresh) if model.trainable else None
+    timings = _trained(run, config, model, points, supervision, fabric, listener, origin) if model.trainable else None
     model.to(fabric.device)
     if fabric.global_rank > 0:
         return {}
@@ -106,18 +103,18 @@ def _fabric(config: Mapping[str, Any]) -> Fabric:
 
 def _trained(
     run: Run, config: Mapping[str, Any], model: Model, points: PointsFile, supervision: str, fabric: Fabric,
-    listener: Listener, afresh: bool,
+    listener: Listener, origin: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Train the model, or load what an interrupted or another run had finished training; returns the timings."""
-    finished = (run.read() or {}).get("timings") if run.record_file.exists() else None
-    if finished and run.weights_file.exists():
+    record = (run.read() or {}) if run.record_file.exists() else {}
+    if record.get("timings") and run.weights_file.exists():
         LOGGER.info("%s was trained before; evaluating", run.run_id)
         load_weights(run.weights_file, model)
-        return finished
+        return record["timings"]
     start = start_of(config)
-    # One device alone, which every process of a run on several would have to agree on finding.
-    if not afresh and fabric.world_size == 1 and not run.checkpoints.exists():
-        before = trained_before(run, config, points.fingerprint, start.fingerprint if start else None)
+    # With one process alone: several would have to agree on what they find.
+    if not record.get("afresh") and fabric.world_size == 1 and not run.checkpoints.exists():
+        before = trained_before(run, config, points.fingerprint, start.fingerprint if start else None, origin)
         if before is not None and (timings := before.hand_over(run, model)) is not None:
             LOGGER.info("%s has the weights that %s would train; evaluating", before.run.run_id, run.run_id)
             return timings
@@ -128,7 +125,7 @@ def _trained(
     LOGGER.info("training %s on %d images", run.run_id, len(dataset))
     timings = train(run, config, model, dataset, fabric, listener)
     if fabric.global_rank == 0:
-        run.update(timings=timings)
+        run.update(timings=timings, trained=None)
     return timings
 
 

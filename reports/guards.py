@@ -50,8 +50,8 @@ def check(grid: Grid, table: ResultTable) -> list[Guard]:
         _same("All rows were made from the same data", {names[r.run_id]: _text(r, "data") for r in done}),
         _points(done, names),
         *_label_images(done, names),
-        _same("All rows come from one code revision", {names[r.run_id]: r.revisions for r in done}),
-        _guard("No row comes from uncommitted code", (names[r.run_id] for r in done if r.dirty)),
+        _same("All rows come from one code revision", {names[r.run_id]: str(r.provenance.get("revision")) for r in done}),
+        _guard("No row comes from uncommitted code", (names[r.run_id] for r in done if r.provenance.get("dirty"))),
     ]
 
 

@@ -79,18 +79,6 @@ class Record:
         return str(self.config.get("scale") or "")
 
     @property
-    def revisions(self) -> str:
-        """The code revision, and that of the training where it is that of another run and differs."""
-        measured = str(self.provenance.get("revision"))
-        trained = str(self.trained.get("revision", measured))
-        return measured if trained == measured else f"{measured}, trained at {trained}"
-
-    @property
-    def dirty(self) -> bool:
-        """Whether uncommitted code measured or trained the run."""
-        return bool(self.provenance.get("dirty") or self.trained.get("dirty"))
-
-    @property
     def gpu_hours(self) -> float | None:
         """Wall time times devices; None on a CPU."""
         hardware = self.provenance.get("hardware") or {}

@@ -185,8 +185,8 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     if shared := sum(bool(record.trained) for record in runs):
         notes.append(
             "Took over the weights of a run that differs only in what happens after training: "
-            f"{shared} of {len(runs)} runs. "
-            "Their wall time is that of an evaluation, the stages of their steps are those of that training."
+            f"{shared} of {len(runs)} runs. Their wall time and memory are those of an evaluation, the stages of their "
+            "steps those of that training."
         )
     fixed = {
         key.removeprefix("axis:"): value

@@ -136,7 +136,8 @@ class Submission:
 
     def _prepared(self, cell: Cell, run: Run, place: Place, resources: Resources) -> CellJob:
         """Write down that a run is submitted; returns what its job will do."""
-        if self.request.force == run.run_id:
+        forced = self.request.force == run.run_id
+        if forced:
             run.clear()
         config = dict(cell.config)
         if not config["threads"]:
@@ -146,6 +147,7 @@ class Submission:
             config=config, command=command, state=State.SUBMITTED, reason=None, owner=asdict(Owner(job=f"{place}.-1")),
             submission={"name": place.submission, "index": place.index, "folder": self._folder(place).as_posix(),
                         "profile": self.profile.name},
+            **({"afresh": True} if forced else {}),
         )
         failed = self.root / self.name / "failed" if self.request.fail_fast else None
         return CellJob(run.results_dir, run.run_id, config, command, str(place), failed)

@@ -24,7 +24,8 @@ from benchmark.data.shapes import SHAPES, STUFF, draw_stuff, paint, signed_dista
 from methods.base.types import Categories, Category
 
 VERSION = 1
-"""Part of the fingerprint; raise it whenever a recipe would draw other pixels than before."""
+"""Part of the fingerprint; raise it whenever a recipe would draw other pixels than before. Masks are the same on all
+processors; of the values of images one in a million may be one level of 255 apart."""
 
 CATEGORIES = Categories(
     # sparse ids, as in COCO, so that a category id is never mistaken for a label

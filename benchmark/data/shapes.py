@@ -104,7 +104,9 @@ def draw_stuff(size: int, strength: float, rng: np.random.Generator) -> tuple[np
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     x, y = axis[None, :], axis[:, None]
     tilt, phase, period = rng.uniform(-0.5, 0.5), rng.uniform(0, 2 * math.pi), rng.uniform(4, 10)
-    height = y + tilt * (x - 0.5) + 0.05 * np.sin(period * x + phase)
+    # in float64 and rounded, as it decides ids: a sine in float32 is not the same on all processors
+    wave = np.sin((period * x + phase).astype(np.float64)).astype(np.float32)
+    height = y + tilt * (x - 0.5) + 0.05 * wave
     order = rng.permutation(len(STUFF))[: rng.choice(len(STUFF), p=[0.25, 0.45, 0.3]) + 1]
     borders = (np.arange(1, len(order)) + rng.uniform(-0.25, 0.25, size=len(order) - 1)) / len(order)
     ids = 1 + order[np.searchsorted(borders, height)]

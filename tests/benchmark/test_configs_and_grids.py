@@ -48,12 +48,16 @@ def test_the_schedules_of_the_papers():
     assert (coco["model"], coco["head"], coco["dataset"]) == (voc["model"], voc["head"], voc["dataset"])
 
 
-def test_the_quality_threshold_follows_the_model_unless_it_is_given():
+@pytest.mark.parametrize("head", ["panoptic_segformer", "panoptic_segformer_tiny"])
+def test_the_quality_threshold_follows_model_and_scale_unless_it_is_given(head):
     def threshold(*words):
-        return compose_run(["head=panoptic_segformer", *words])["head"]["quality_threshold"]
+        return compose_run([*words, f"head={head}"])["head"]["quality_threshold"]
 
     expected = {"lite0": 0.25, "r50": 0.25, "r101": 0.25, "swin_l": 0.3, "tiny": 0.25}
     assert {model: threshold(f"model={model}") for model in expected} == expected
+    expected = {"demo": 0.05, "mini": 0.05, "paper": 0.25, "paper_coco": 0.25}
+    assert {scale: threshold(f"scale={scale}") for scale in expected} == expected
+    assert threshold("scale=demo", "model=swin_l") == 0.3
     assert threshold("model=swin_l", "head.quality_threshold=0.1") == 0.1
 
 

@@ -262,6 +262,21 @@ def test_runs_come_in_waves(tmp_path):
     assert waves(cells[:1]) == [cells[:1]]  # a start that is not among them is there, or it is skipped
 
 
+def test_one_cell_of_each_training_comes_before_the_others(tmp_path):
+    """Side by side they would not find each other's weights."""
+    thresholds = [cell(tmp_path, f"head.score_threshold={value}") for value in (0.1, 0.2, 0.3)]
+    others = [cell(tmp_path, "schedule.lr=1e-3"), cell(tmp_path, "seed=1")]
+    cells = [(one, plan_run(one, POINTS)) for one in (*thresholds, *others)]
+    assert waves(cells) == [[cells[0], cells[3], cells[4]], [cells[1]], [cells[2]]]
+
+
+def test_cells_that_keep_weights_along_their_training_all_train(tmp_path):
+    words = ["method=agmm_semantic", "model=deeplab_tiny", "head=none", "evaluation.candidates=2"]
+    cells = [cell(tmp_path, *words, f"evaluation.multi_scale.scales=[{value}]") for value in (0.5, 1.0)]
+    planned = [(one, plan_run(one, POINTS)) for one in cells]
+    assert waves(planned) == [planned]
+
+
 @pytest.mark.parametrize(("start_state", "why"), [(None, "skipped"), (State.FAILED, ""), (State.DONE, "skipped")])
 def test_a_skipped_run_is_taken_up_when_its_start_is_there_or_on_the_way(tmp_path, start_state, why):
     start = Run(tmp_path, "start")

@@ -60,18 +60,6 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("claim", "trained"),
-    [
-        ("All rows come from one code revision", {"run_id": "other", "revision": "def456", "dirty": False}),
-        ("No row comes from uncommitted code", {"run_id": "other", "revision": "abc123", "dirty": True}),
-    ],
-)
-def test_the_code_that_trained_a_row_counts_where_another_run_trained_it(results, claim, trained):
-    change(results, "psps-s1", lambda r: r.update(trained=trained))
-    assert not guards(results)[claim].holds
-
-
 @pytest.mark.parametrize("claim", CASES)
 def test_a_guard_is_broken_by_its_case(results, claim):
     change(results, "psps-s1", CASES[claim])

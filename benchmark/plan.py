@@ -212,11 +212,13 @@ def waves(cells: Sequence[Planned]) -> list[list[Planned]]:
 
 
 def training_of(cell: Cell) -> str | None:
-    """What cells of one plan have in common whose weights are the same; None of a cell that trains in any case.
+    """What cells of one plan have in common whose weights are the same; None of a cell that trains in any case, and of one
+    that measures nothing.
 
     The point labels are those that the config names: within a plan they are the same for the same settings.
     """
-    if cell.config["evaluation"].get("candidates"):
+    evaluation = cell.config.get("evaluation")
+    if not evaluation or evaluation.get("candidates"):
         return None
     start = start_of(cell.config)
     points = str(cell.config["dataset"]["points"].get("file"))

@@ -196,18 +196,22 @@ def waves(cells: Sequence[Planned]) -> list[list[Planned]]:
     Of cells with the same training one is in an earlier wave than the others, which find its weights
     (`benchmark.shared_training`).
     """
-    left, result = list(cells), []
+    left, result, trained = list(cells), [], set[str]()
     while left:
         waiting = {run.run_id for _, run in left}
-        ready: dict[str, Planned] = {}
+        ready, later, training = [], [], set[str]()
         for cell, run in left:
-            if _source_id(cell.config) not in waiting:
-                ready.setdefault(training_of(cell) or run.run_id, (cell, run))
+            shared = training_of(cell) or run.run_id
+            if _source_id(cell.config) in waiting or shared in training:
+                later.append((cell, run))
+                continue
+            ready.append((cell, run))
+            if shared not in trained:  # weights that are there by now keep nobody waiting
+                training.add(shared)
         if not ready:  # ids are hashes of what a run starts from: no run can start from itself
             raise ConfigError(f"{left[0][1].run_id} would start from itself; choose another init_from.")
-        begun = {run.run_id for _, run in ready.values()}
-        result.append(list(ready.values()))
-        left = [(cell, run) for cell, run in left if run.run_id not in begun]
+        result.append(ready)
+        left, trained = later, trained | training
     return result
 
 

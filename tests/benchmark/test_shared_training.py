@@ -152,7 +152,7 @@ def test_other_code_trains(tmp_path, committed, change):
     assert len(steps) == STEPS
 
 
-def test_other_hardware_and_packages_train(tmp_path, monkeypatch):
+def test_other_hardware_and_packages_train(tmp_path):
     first, _ = make(tmp_path, "head=none")
     provenance_of_first = first.read()["provenance"]
     for key in ("hardware", "packages"):
